@@ -1,0 +1,77 @@
+"""`heliostat serve` as a subprocess for the length of a benchmark."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from heliostat.errors import HeliostatError
+
+READY_S = 300.0
+"""Every engine imports vLLM on the same few cores, so starting takes minutes."""
+
+STOP_S = 60.0
+POLL_S = 0.5
+
+
+@contextmanager
+def running_cluster(spec: Path) -> Iterator[str]:
+    """Serve `spec` on a free port and give its URL once ready; what was started is stopped at the end.
+
+    Raises HeliostatError when the cluster ends, or is not ready in time.
+    """
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cluster.cli", "serve", str(spec), "--ray", "local", "--port", str(port)],
+        stdout=sys.stderr,  # stdout is for the table
+        # A Ctrl-C must reach it once, from `_stop`: a second one would end it without clearing up.
+        start_new_session=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(url, process)
+        yield url
+    finally:
+        _stop(process)
+
+
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    """Poll /ready for up to READY_S seconds. Raises HeliostatError, at once when `process` has ended."""
+    deadline = time.monotonic() + READY_S
+    problem = "no answer"
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise HeliostatError(f"`heliostat serve` ended with status {process.returncode}; see above")
+        try:
+            response = httpx.get(f"{url}/ready", timeout=5.0)
+            if response.status_code == 200:
+                return
+            problem = response.text
+        except httpx.TransportError as error:
+            problem = str(error)
+        time.sleep(POLL_S)
+    raise HeliostatError(f"{url} is not ready after {READY_S:.0f} s: {problem}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # `serve` lets a second one end it the hard way
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

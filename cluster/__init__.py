@@ -1,0 +1,1 @@
+"""What an operator runs: the command line, plans and checks of a spec."""

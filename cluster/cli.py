@@ -1,0 +1,96 @@
+"""The `heliostat` command: serve, plan, status."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import heliostat
+from heliostat.errors import HeliostatError
+
+DEFAULT_PORT = 8000
+DEFAULT_HOST = "127.0.0.1"
+INTERRUPTED = 130
+"""The shell's exit status for a command that Ctrl-C ended."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="heliostat", description="Many fine-tuned models from shared pools.")
+    top.add_argument("--version", action="version", version=f"heliostat {heliostat.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve a spec in the foreground until Ctrl-C")
+    serve.add_argument("spec", type=Path, help="the cluster's spec file (YAML)")
+    serve.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=DEFAULT_PORT, help="port (default: %(default)s)")
+
+    serve.add_argument(
+        "--ray",
+        default="auto",
+        metavar="ADDRESS",
+        help="Ray cluster to use; `auto`: the one that runs here, else a local one of our own; `local`: "
+        "always one of our own (default: %(default)s)",
+    )
+
+    plan = commands.add_parser("plan", help="check a spec and say what its models share")
+    plan.add_argument("spec", type=Path, help="the cluster's spec file (YAML)")
+    plan.add_argument("--json", action="store_true", help="machine-readable")
+
+    status = commands.add_parser(
+        "status", help="pools, replicas, queue, running, KV use of a running cluster"
+    )
+    status.add_argument("--url", default=f"http://{DEFAULT_HOST}:{DEFAULT_PORT}", help="default: %(default)s")
+    status.add_argument("--json", action="store_true", help="machine-readable")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; an error for people is one paragraph on stderr and exit status 1."""
+    args = parser().parse_args(argv)
+    try:
+        return _COMMANDS[args.command](args)
+    except HeliostatError as error:
+        print(f"heliostat: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"heliostat: {error}; this command needs `heliostat[server]`", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+# Commands import their own floor: `heliostat plan` must not wait for Ray.
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from cluster.serve import serve
+
+    return serve(args.spec, args.host, args.port, args.ray)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from cluster.plan import make_plan
+    from cluster.plan_table import render_plan
+    from heliostat.specfile import load_spec
+
+    plan = make_plan(load_spec(args.spec), str(args.spec))
+    if args.json:
+        print(plan.to_json())
+    else:
+        render_plan(plan, Console())
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from cluster.status import show_status
+
+    return show_status(args.url, as_json=args.json)
+
+
+_COMMANDS = {"serve": _serve, "plan": _plan, "status": _status}
+
+if __name__ == "__main__":
+    sys.exit(main())

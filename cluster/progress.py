@@ -1,0 +1,56 @@
+"""One progress line per pool while its engines load."""
+
+import re
+import threading
+import time
+
+from ray import serve as ray_serve
+from ray.serve.schema import ApplicationStatus, DeploymentStatus, DeploymentStatusOverview
+from rich.console import Console
+
+from deployments.app import APP_NAME, ROUTER, deployment_name
+from heliostat.errors import HeliostatError
+from heliostat.spec import Spec
+
+POLL_S = 0.5
+_ROOT_CAUSE = re.compile(r"heliostat\.errors\.(?:EngineStart|Heliostat)Error: (.+)")
+
+
+def wait_until_running(spec: Spec, console: Console, stop: threading.Event) -> bool:
+    """Wait for every pool, saying when each is there; False when `stop` was set first.
+
+    Raises HeliostatError with the root cause when an engine does not start.
+    """
+    labels = {deployment_name(role, name): f"{role}.{name}" for role, name in spec.pools()}
+    labels[ROUTER] = ROUTER
+    start = time.monotonic()
+    pending = dict(labels)
+    for label in labels.values():
+        console.print(f"  {label:<24} loading …")
+    while not stop.wait(POLL_S):
+        application = ray_serve.status().applications.get(APP_NAME)
+        if application is None:
+            continue
+        for deployment, overview in application.deployments.items():
+            if deployment in pending and _running(overview):
+                label = pending.pop(deployment)
+                console.print(f"  {label:<24} ready after {time.monotonic() - start:.0f} s")
+        if application.status is ApplicationStatus.RUNNING:
+            return True
+        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise _failure(application.message, application.deployments)
+    return False
+
+
+def _running(overview: DeploymentStatusOverview) -> bool:
+    return overview.status is DeploymentStatus.HEALTHY
+
+
+def _failure(message: str, deployments: dict[str, DeploymentStatusOverview]) -> HeliostatError:
+    """The one line that an operator needs out of Serve's messages, which carry whole stack traces."""
+    texts = [overview.message for overview in deployments.values()]
+    for text in [*texts, message]:
+        if found := _ROOT_CAUSE.search(text):
+            return HeliostatError(found.group(1).strip())
+    first = next((text for text in texts if text), message)
+    return HeliostatError(f"the application did not start: {first.strip().splitlines()[-1]}")

@@ -1,0 +1,151 @@
+"""`heliostat serve`: a spec becomes a running cluster in the foreground, until Ctrl-C.
+
+It stops what it started and nothing else: a Ray that was there before stays, and so do other
+applications on its Serve.
+"""
+
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray import serve as ray_serve
+from rich.console import Console
+
+from cluster.plan import make_plan
+from cluster.plan_table import render_plan
+from cluster.progress import wait_until_running
+from deployments.app import APP_NAME, ROUTER_CPUS, build_application
+from heliostat.errors import HeliostatError
+from heliostat.spec import Spec
+from heliostat.specfile import load_spec
+from kvtransfer.transport import check_transport
+
+SERVE_CPUS = 1
+"""Logical cores for Serve's controller and proxy in a Ray that we start."""
+
+
+def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
+    """Serve until SIGINT or SIGTERM. Raises HeliostatError for everything an operator can mend."""
+    console = Console(highlight=False)
+    spec = load_spec(spec_path)
+    plan = make_plan(spec, str(spec_path))  # contract before traffic (rule 7)
+    check_transport(spec.transfer)
+    _check_port(host, port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    with _ray(spec, console, ray_address) as own_ray:
+        stop = _stop_event()  # after Ray, which puts its own handlers in place
+        with _application(spec, host, port, own_ray):
+            if not wait_until_running(spec, console, stop):
+                console.print("interrupted while loading; stopping …")
+                return 130
+            render_plan(plan, console)
+            console.print(f"ready: http://{host}:{port}/v1  (Ctrl-C stops)")
+            stop.wait()
+            console.print("stopping …")
+    return 0
+
+
+def _stop_event() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM; a second one ends the process the hard way."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def _check_port(host: str, port: int) -> None:
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host != "0.0.0.0":
+        raise HeliostatError(
+            f"RAY_SERVE_ENABLE_HA_PROXY=1 listens on every interface, not on {host}; "
+            "unset it, or say --host 0.0.0.0"
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise HeliostatError(
+                f"cannot listen on {host}:{port}: {error.strerror}; try another --port"
+            ) from error
+
+
+@contextmanager
+def _ray(spec: Spec, console: Console, address: str) -> Iterator[bool]:
+    """The Ray cluster at `address`, or one of our own for as long as we run (see `--ray`).
+
+    Yields whether it is our own.
+    """
+    quiet = {"logging_level": "ERROR", "log_to_driver": False, "namespace": "serve"}
+    ours = address == "local"
+    if not ours:
+        try:
+            ray.init(address=address, **quiet)
+            console.print(f"using the Ray cluster at {ray.get_runtime_context().gcs_address}")
+        except ConnectionError as error:
+            if address != "auto":
+                raise HeliostatError(f"no Ray cluster answers at {address}: {error}") from error
+            ours = True
+    if ours:
+        console.print("starting a local Ray …")
+        ray.init(address="local", num_cpus=_local_cpus(spec), include_dashboard=False, **quiet)
+    try:
+        _check_resources(spec)
+        yield ours
+    finally:
+        ray.shutdown()
+        if ours:
+            console.print("Ray is stopped")
+
+
+def _local_cpus(spec: Spec) -> int:
+    """Logical cores are a promise of the spec; fewer than it asks for would leave replicas pending."""
+    wanted = sum(pool.cpus * pool.replicas.min for pool in spec.pools().values())
+    return max(os.cpu_count() or 1, math.ceil(wanted + ROUTER_CPUS + SERVE_CPUS))
+
+
+def _check_resources(spec: Spec) -> None:
+    there = ray.cluster_resources()
+    for name, wanted in (
+        ("GPU", sum(pool.gpus * pool.replicas.min for pool in spec.pools().values())),
+        ("CPU", sum(pool.cpus * pool.replicas.min for pool in spec.pools().values())),
+    ):
+        if wanted > there.get(name, 0):
+            raise HeliostatError(
+                f"the spec's pools ask for {wanted:g} {name}s, the Ray cluster has {there.get(name, 0):g}; "
+                "lower `replicas`, `gpus` or `cpus` in the spec, or add nodes"
+            )
+
+
+@contextmanager
+def _application(spec: Spec, host: str, port: int, own_ray: bool) -> Iterator[None]:
+    """Our application on Serve; on a Ray that stays, Serve goes too when we started it."""
+    ours = not ray_serve.status().proxies
+    if not ours and APP_NAME in ray_serve.status().applications:
+        raise HeliostatError(
+            f"an application named {APP_NAME} already runs on this Ray cluster; stop it first, "
+            "or say --ray local to serve beside it"
+        )
+    ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+    try:
+        ray_serve.run_many(
+            [ray_serve.RunTarget(build_application(spec), name=APP_NAME, route_prefix="/")],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+        yield
+    finally:
+        ray_serve.delete(APP_NAME)  # waits for the replicas, whose engines end their own processes
+        if ours and not own_ray:
+            ray_serve.shutdown()

@@ -1,0 +1,70 @@
+"""The engine interface: what computes inside a replica.
+
+`deployments.vllm_engine` is the real one. Errors are those of `heliostat.errors`.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from heliostat.spec import Family, Pool, Transfer
+from heliostat.status import ReplicaStatus
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Everything a replica's engine needs; `domain` is the KV domain of its weights."""
+
+    role: Role
+    name: str
+    pool: Pool
+    family: Family
+    transfer: Transfer
+    weights: Path
+    domain: str
+    replica: str
+
+    @property
+    def pool_name(self) -> str:
+        """As errors and tables call it."""
+        return f"{self.role}.{self.name}"
+
+
+class Engine(Protocol):
+    """One engine of one replica, in one role; a prefill engine is never asked to decode, and vice versa."""
+
+    async def start(self) -> None:
+        """Load the module. Raises EngineStartError with the root cause in one line."""
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        """Write the KV of x_1 … x_{N-1} and hand out its ticket. Raises PrefillFailedError.
+
+        When the call is cancelled, the computation stops and no KV stays behind.
+        """
+
+    def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        """Run x_N and everything after it, one frame per engine step.
+
+        Raises HandoffFailedError when the ticket's KV cannot be read. Closing the generator stops the
+        computation and frees its KV.
+        """
+
+    async def release(self, ticket_id: str) -> bool:
+        """Drop KV that nobody will fetch. True if there was any."""
+
+    def sweep(self) -> int:
+        """Release KV whose lease ended; returns how many tickets that were."""
+
+    def load(self) -> Load:
+        """What the engine carries now."""
+
+    def status(self, pid: int) -> ReplicaStatus:
+        """`load` for people, with what the handoffs cost so far."""
+
+    async def check_health(self) -> None:
+        """Raise HeliostatError when the engine cannot serve any more."""
+
+    def stop(self) -> None:
+        """End the engine and its processes."""

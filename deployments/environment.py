@@ -1,0 +1,37 @@
+"""The environment of a replica's processes, set in one place.
+
+vLLM reads these when it is imported, so they must stand before a replica's actor starts.
+"""
+
+import os
+
+from deployments.vllm_plugin import NAP
+from heliostat.spec import Pool
+
+PASSED_THROUGH = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "VLLM_LOGGING_LEVEL")
+
+
+def router_environment() -> dict[str, str]:
+    """A router needs no accelerator, also where vLLM is the CUDA build."""
+    return {**_passed_through(), "VLLM_CPU_KVCACHE_SPACE": "0", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def replica_environment(pool: Pool) -> dict[str, str]:
+    """One replica of `pool`."""
+    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1"}
+    if pool.gpus == 0:
+        threads = str(max(1, int(pool.cpus)))
+        environment |= {
+            "OMP_NUM_THREADS": threads,
+            # vLLM would bind every engine of the host to the same first cores.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # Sampling helpers would compile on their first use, in the middle of somebody's request:
+            # 20 s of silence, measured for the first request with logprobs.
+            "TORCHDYNAMO_DISABLE": "1",
+            NAP: "1",
+        }
+    return environment
+
+
+def _passed_through() -> dict[str, str]:
+    return {name: os.environ[name] for name in PASSED_THROUGH if name in os.environ}

@@ -1,0 +1,49 @@
+"""The router as a Serve deployment: the composition of frontend, pipeline and pools in one replica."""
+
+from collections.abc import Mapping
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from deployments.cluster_view import ServeClusterView
+from deployments.pools import ServeDecodePool, ServePrefillPool
+from deployments.request_router import BOARD
+from deployments.weights import local_weights
+from heliostat.spec import Spec
+from heliostat.wire import Role
+from router.pipeline import Pipeline, Route
+
+
+@serve.ingress()
+class Router:
+    """One router replica: HTTP in, token streams out, no engine inside."""
+
+    def __init__(
+        self, spec: Spec, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
+    ) -> None:
+        # Imported here, because whoever only builds the application must not wait for vLLM's import.
+        from router.frontend.app import build_app
+        from router.frontend.openai import build_serving
+
+        prefill_pools = {name: ServePrefillPool(name, handle, BOARD) for name, handle in prefill.items()}
+        decode_pools = {name: ServeDecodePool(name, handle, BOARD) for name, handle in decode.items()}
+        pipeline = Pipeline(
+            {
+                model: Route(prefill_pools[route.prefill], decode_pools[route.decode])
+                for model, route in spec.models.items()
+            }
+        )
+        handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
+        handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
+        cluster = ServeClusterView(spec, handles, BOARD)
+        cluster.start()
+        roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
+        serving = build_serving(
+            roots, local_weights(spec.family.base), spec.family, pipeline, cluster.unavailable
+        )
+        self._app = build_app(serving, cluster)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Serve asks for the application after the constructor (`serve.ingress` without an app)."""
+        return self._app

@@ -1,0 +1,132 @@
+"""One Serve deployment class per role, around one engine."""
+
+import asyncio
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+
+from ray import serve
+
+from deployments.engine import Engine, EngineConfig
+from deployments.weights import local_weights
+from heliostat.errors import EngineStartError, HeliostatError
+from heliostat.spec import Spec
+from heliostat.status import ReplicaStatus
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from kvtransfer.contract import check_contract, kv_domain, read_module
+
+MAX_ABORTED = 4096
+"""Ids that are remembered as aborted; the oldest go first."""
+
+
+class _Replica:
+    """What both roles have in common: start, health, load, end."""
+
+    role: Role
+
+    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]  # Serve awaits it
+        context = serve.get_replica_context()
+        pool_name = f"{self.role}.{name}"
+        try:
+            config = _engine_config(spec, self.role, name, f"{context.deployment}#{context.replica_tag}")
+            self._engine = _create_engine(config)
+        except EngineStartError:
+            raise
+        except HeliostatError as error:
+            raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
+        await self._engine.start()
+
+    async def load(self) -> Load:
+        """Queue, running requests and KV use, for the routers' telemetry boards."""
+        return self._engine.load()
+
+    async def status(self) -> ReplicaStatus:
+        """The same for people, with what the handoffs cost."""
+        return self._engine.status(os.getpid())
+
+    async def check_health(self) -> None:
+        """Serve asks; the engine answers. Raises HeliostatError."""
+        await self._engine.check_health()
+
+    def __del__(self) -> None:
+        # Serve calls this at the end of a graceful shutdown; the engine's processes end here.
+        if engine := getattr(self, "_engine", None):
+            engine.stop()
+
+
+class PrefillReplica(_Replica):
+    """Turns prompts into KV caches and tickets."""
+
+    role = Role.PREFILL
+
+    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
+        await super().__init__(spec, name)
+        # KV that lies here from before this replica has no ticket that anybody could redeem for long.
+        self._engine.sweep()
+        self._reaper = asyncio.create_task(self._reap(spec.transfer.lease_s))
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
+        return await self._engine.prefill(request)
+
+    async def release(self, ticket_id: str) -> bool:
+        """Drop KV that nobody will fetch."""
+        return await self._engine.release(ticket_id)
+
+    async def _reap(self, lease_s: float) -> None:
+        """KV whose router or decode replica died is released when its lease ends."""
+        while True:
+            await asyncio.sleep(lease_s / 2)
+            self._engine.sweep()
+
+
+class DecodeReplica(_Replica):
+    """Turns KV caches into tokens, for all models of its pool in one batch."""
+
+    role = Role.DECODE
+
+    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
+        await super().__init__(spec, name)
+        self._aborted: OrderedDict[str, None] = OrderedDict()
+
+    async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        """One frame per engine step. Raises HandoffFailedError. Cancelling it frees the KV."""
+        if request.request_id in self._aborted:
+            return
+        async with contextlib.aclosing(self._engine.decode(request)) as frames:
+            async for frame in frames:
+                if request.request_id in self._aborted:
+                    return
+                yield frame
+
+    async def abort(self, request_id: str) -> None:
+        """Stop a request, also one that has not arrived yet: its cancel may overtake it."""
+        self._aborted[request_id] = None
+        while len(self._aborted) > MAX_ABORTED:
+            self._aborted.popitem(last=False)
+
+
+def _create_engine(config: EngineConfig) -> Engine:
+    """Imported here, because whoever only builds the application must not wait for vLLM's import."""
+    from deployments.vllm_engine import VllmEngine
+
+    return VllmEngine(config)
+
+
+def _engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineConfig:
+    """Resolve the pool's weights and check them against the family (rule 7). Raises HeliostatError."""
+    pool = spec.pools()[role, name]
+    module = read_module(local_weights(pool.weights))
+    base = read_module(local_weights(spec.family.base))
+    check_contract("the family base", base.contract, f"{role}.{name}", module.contract)
+    return EngineConfig(
+        role=role,
+        name=name,
+        pool=pool,
+        family=spec.family,
+        transfer=spec.transfer,
+        weights=module.path,
+        domain=kv_domain(module, spec.family.dtype),
+        replica=replica,
+    )

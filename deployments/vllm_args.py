@@ -1,0 +1,42 @@
+"""A pool's settings as vLLM's engine arguments (vLLM 0.32)."""
+
+from vllm.config import KVTransferConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from deployments.engine import EngineConfig
+from heliostat.wire import Role
+from kvtransfer.connector import CONNECTOR_NAME, TRANSFER_CONFIG
+
+CPU_KV_CACHE_GIB = 1.0
+
+
+def engine_args(config: EngineConfig) -> AsyncEngineArgs:
+    """vLLM's arguments for a pool; what the spec passes through comes last, but for the rules of sharing."""
+    kv_cache_gib = config.pool.kv_cache_gib
+    if kv_cache_gib is None and config.pool.gpus == 0:
+        # Left alone, every CPU engine would claim 92 % of the host's memory.
+        kv_cache_gib = CPU_KV_CACHE_GIB
+    settings: dict[str, object] = {
+        "model": str(config.weights),
+        "dtype": config.family.dtype,
+        "max_model_len": config.family.max_model_len,
+        "max_num_seqs": config.pool.max_running,
+        "tensor_parallel_size": max(1, config.pool.gpus),
+        "enforce_eager": config.pool.gpus == 0,
+        **({"block_size": config.family.block_size} if config.family.block_size else {}),
+        **({"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if kv_cache_gib else {}),
+        **config.pool.engine_args,
+        # One module writes all KV of a prefill engine, so its prefix cache is exact. A decode engine
+        # holds KV of several writers, and its own blocks must not reach a next turn (rules 3 and 4).
+        "enable_prefix_caching": config.role is Role.PREFILL,
+        "disable_log_stats": False,
+        "kv_transfer_config": KVTransferConfig(
+            kv_connector=CONNECTOR_NAME,
+            kv_connector_module_path="kvtransfer.connector",
+            kv_role="kv_producer" if config.role is Role.PREFILL else "kv_consumer",
+            # `recompute` would prefill with the decode module and say nothing (rule 5).
+            kv_load_failure_policy="fail",
+            kv_connector_extra_config={TRANSFER_CONFIG: config.transfer.model_dump()},
+        ),
+    }
+    return AsyncEngineArgs(**settings)

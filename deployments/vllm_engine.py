@@ -1,0 +1,268 @@
+"""The vLLM engine of a replica: the one file of `deployments` that drives `AsyncLLM` (vLLM 0.32).
+
+Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
+"""
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+
+import msgspec
+from vllm import SamplingParams
+from vllm.exceptions import VLLMClientError
+from vllm.inputs import tokens_input
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from deployments.engine import EngineConfig
+from deployments.engine_log import EngineLog
+from deployments.telemetry import EngineTelemetry
+from deployments.vllm_args import engine_args
+from heliostat.errors import (
+    EngineStartError,
+    HandoffFailedError,
+    HeliostatError,
+    InvalidRequestError,
+    PrefillFailedError,
+    TransportError,
+)
+from heliostat.status import ReplicaStatus
+from heliostat.wire import (
+    DecodeRequest,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    Ticket,
+    TokenDelta,
+    TokenFrame,
+    TokenLogprobs,
+)
+from kvtransfer.handoff import CopyRecord, Direction, HandoffParams, digest_tokens
+from kvtransfer.transport import create_transport
+
+STOP_S = 10.0
+"""An engine's processes unlink their shared memory when they end by themselves, not when killed."""
+
+
+class VllmEngine:
+    """`deployments.engine.Engine` around one `AsyncLLM`."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._telemetry = EngineTelemetry()
+        self._transport = create_transport(config.transfer)
+        self._log = EngineLog(config.replica)
+        self._queued_prompt_tokens = 0
+        self._llm: AsyncLLM | None = None
+
+    async def start(self) -> None:
+        with self._log.redirect():
+            try:
+                self._llm = AsyncLLM.from_engine_args(
+                    engine_args(self._config), stat_loggers=[self._telemetry.factory]
+                )
+            except (ValueError, TypeError, RuntimeError, OSError) as error:
+                cause = self._log.root_cause() or f"{type(error).__name__}: {error}"
+                raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
+
+    @property
+    def llm(self) -> AsyncLLM:
+        """The running engine. Raises HeliostatError before `start`."""
+        if self._llm is None:
+            raise HeliostatError(f"pool {self._config.pool_name}: the engine is not started")
+        return self._llm
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        ticket_id = uuid.uuid4().hex
+        prefix_digest = digest_tokens(request.token_ids)
+        params = HandoffParams(
+            Direction.SAVE, ticket_id, self._config.domain, prefix_digest, len(request.token_ids)
+        )
+        self._queued_prompt_tokens += len(request.token_ids)
+        finished = False
+        try:
+            output = await self._run_prefill(request, params)
+            if output is None or output.outputs[0].finish_reason == "error":
+                raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
+            record = self._publication(ticket_id)
+            finished = True
+        finally:
+            self._queued_prompt_tokens -= len(request.token_ids)
+            if not finished:
+                # A cancel may land just after the copy; nobody else knows this ticket's name.
+                self._transport.release(ticket_id)
+        ticket = Ticket(
+            ticket_id=ticket_id,
+            transport=self._config.transfer.transport,
+            domain=self._config.domain,
+            prefix_digest=prefix_digest,
+            num_tokens=len(request.token_ids),
+            num_bytes=record.num_bytes,
+            owner=self._config.replica,
+            expires_at_s=time.time() + self._config.transfer.lease_s,
+        )
+        return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, record.ms)
+
+    def _publication(self, ticket_id: str) -> CopyRecord:
+        """What the worker's copy did. Raises PrefillFailedError when no KV was published.
+
+        The record may arrive a moment after the output that it belongs to; the KV itself is then the
+        witness.
+        """
+        record = self._telemetry.claim(ticket_id)
+        if record is None:
+            try:
+                reader = self._transport.get(ticket_id)
+            except TransportError as error:
+                raise PrefillFailedError(f"{self._config.replica}: no KV was published: {error}") from error
+            record = CopyRecord(ticket_id, reader.header.num_bytes, 0.0, None)
+            reader.close()
+        if record.failure is not None:
+            raise PrefillFailedError(f"{self._config.replica}: no KV was published: {record.failure}")
+        return record
+
+    async def _run_prefill(self, request: PrefillRequest, params: HandoffParams) -> RequestOutput | None:
+        """Compute the prompt; the one token that vLLM must sample is thrown away."""
+        sampling = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={"kv_transfer_params": params.encode()},
+        )
+        last = None
+        with self._engine_errors(PrefillFailedError):
+            async for output in self.llm.generate(
+                tokens_input(list(request.token_ids)), sampling, request.request_id
+            ):
+                last = output
+        return last
+
+    @contextmanager
+    def _engine_errors(self, failure: type[PrefillFailedError | HandoffFailedError]) -> Iterator[None]:
+        """vLLM's errors as ours: they cross a process border, and vLLM's own would stop the router."""
+        try:
+            yield
+        except VLLMClientError as error:
+            raise InvalidRequestError(str(error)) from error
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise failure(f"{self._config.replica}: {error}") from error
+
+    async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        sampling = msgspec.msgpack.decode(request.sampling, type=SamplingParams)
+        sampling.output_kind = RequestOutputKind.DELTA
+        sampling.detokenize = False
+        # The router matches stop strings, because text exists only there.
+        sampling.stop = []
+        # vLLM would drop the connector's tokens with this flag set (rule 5).
+        sampling.skip_reading_prefix_cache = False
+        ticket = request.ticket
+        if ticket is not None:
+            self._check_ticket(ticket, request)
+            params = HandoffParams(
+                Direction.LOAD, ticket.ticket_id, ticket.domain, ticket.prefix_digest, ticket.num_tokens
+            )
+            sampling.extra_args = {"kv_transfer_params": params.encode()}
+        elif len(request.token_ids) > 1:
+            raise HandoffFailedError(f"{self._config.replica}: a prompt of several tokens needs a ticket")
+        with self._engine_errors(HandoffFailedError):
+            async with aclosing(self._frames(request, sampling)) as frames:
+                async for frame in frames:
+                    yield frame
+
+    async def _frames(
+        self, request: DecodeRequest, sampling: SamplingParams
+    ) -> AsyncGenerator[TokenFrame, None]:
+        ticket = request.ticket
+        unread = set(range(sampling.n)) if ticket is not None else set()
+        async for output in self.llm.generate(
+            tokens_input(list(request.token_ids)), sampling, request.request_id
+        ):
+            if any(sequence.finish_reason == "error" for sequence in output.outputs):
+                raise self._failure(ticket)
+            load_ms = None
+            if ticket is not None and unread:
+                if record := self._telemetry.claim(ticket.ticket_id):
+                    load_ms = record.ms
+                unread -= {sequence.index for sequence in output.outputs}
+                if not unread:
+                    # Each of the n sequences loads the KV by itself and holds it open until it ends;
+                    # once all have a token, nobody needs its name.
+                    self._transport.release(ticket.ticket_id)
+            yield TokenFrame(tuple(map(_delta, output.outputs)), output.finished, self.load(), load_ms)
+
+    def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
+        if ticket.num_tokens != len(request.token_ids) - 1 or ticket.prefix_digest != digest_tokens(
+            request.token_ids[:-1]
+        ):
+            raise HandoffFailedError(f"ticket {ticket.ticket_id} stands for the KV of another prompt")
+
+    def _failure(self, ticket: Ticket | None) -> HandoffFailedError:
+        record = self._telemetry.claim(ticket.ticket_id) if ticket else None
+        reason = record.failure if record and record.failure else "the engine failed the request"
+        return HandoffFailedError(f"{self._config.replica}: {reason}")
+
+    async def release(self, ticket_id: str) -> bool:
+        return self._transport.release(ticket_id)
+
+    def sweep(self) -> int:
+        """Release KV whose lease ended; returns how many tickets that were."""
+        return self._transport.sweep()
+
+    def load(self) -> Load:
+        return Load(
+            replica=self._config.replica,
+            running=self._telemetry.running,
+            waiting=self._telemetry.waiting,
+            queued_prompt_tokens=self._queued_prompt_tokens,
+            kv_use=self._telemetry.kv_use,
+            sequence=self._telemetry.steps,
+        )
+
+    async def check_health(self) -> None:
+        try:
+            await self.llm.check_health()
+        except EngineDeadError as error:
+            cause = self._log.root_cause() or str(error)
+            raise HeliostatError(f"pool {self._config.pool_name}: the engine died: {cause}") from error
+
+    def status(self, pid: int) -> ReplicaStatus:
+        """`load` for people, with what the handoffs cost so far."""
+        load = self.load()
+        return ReplicaStatus(
+            name=load.replica,
+            waiting=load.waiting,
+            running=load.running,
+            queued_prompt_tokens=load.queued_prompt_tokens,
+            kv_use=load.kv_use,
+            handoffs=self._telemetry.handoffs,
+            handoff_failures=self._telemetry.handoff_failures,
+            handoff_bytes=self._telemetry.handoff_bytes,
+            handoff_ms=self._telemetry.handoff_ms,
+            pid=pid,
+        )
+
+    def stop(self) -> None:
+        if self._llm is not None:
+            self._llm.shutdown(timeout=STOP_S)
+            self._llm = None
+
+
+def _delta(output: CompletionOutput) -> TokenDelta:
+    logprobs = None
+    if output.logprobs is not None:
+        logprobs = tuple(
+            TokenLogprobs(tuple((token, entry.logprob, entry.rank) for token, entry in position.items()))
+            for position in output.logprobs
+        )
+    return TokenDelta(
+        index=output.index,
+        token_ids=tuple(output.token_ids),
+        logprobs=logprobs,
+        finish_reason=output.finish_reason,
+        stop_reason=output.stop_reason,
+    )

@@ -1,0 +1,1 @@
+"""Recipes that make prefill and decode modules that fit each other."""

@@ -1,0 +1,127 @@
+"""Every error that Heliostat raises on purpose.
+
+    HeliostatError
+    ├── SpecError               the spec file is wrong (file, line, key, value, remedy)
+    ├── ContractError           two modules cannot exchange KV caches (the first field that differs)
+    ├── EngineStartError        the engine of a replica did not start
+    ├── RequestError            one request cannot be served; carries its HTTP status
+    │   ├── InvalidRequestError     400: the request itself is wrong
+    │   ├── UnknownModelError       404: no model of that name in the spec
+    │   ├── RequestTooLargeError    413: the body exceeds the limit
+    │   ├── PoolUnavailableError    503: a pool has no replica that answers
+    │   ├── PrefillFailedError      500: the prefill leg failed
+    │   └── HandoffFailedError      500: the prompt's KV did not arrive in the decode replica
+    └── TransportError          a transport could not put or get KV
+        └── TicketExpiredError      the KV behind a ticket is gone
+
+Errors cross process borders (a replica raises, the router answers), so each one is rebuilt from
+`args` alone: positional arguments only, all handed to `super().__init__`.
+"""
+
+from typing import ClassVar
+
+
+class HeliostatError(Exception):
+    """The root: catching it catches everything that is raised on purpose."""
+
+
+class SpecError(HeliostatError):
+    """The spec is wrong; one finding per line, each with its place in the file and a remedy.
+
+    A finding begins with its line number (`12: prefill.home: …`), unless it belongs to no line.
+    """
+
+    def __init__(self, file: str, findings: tuple[str, ...]) -> None:
+        super().__init__(file, findings)
+        self.file = file
+        self.findings = findings
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{self.file}:{finding}" if finding[:1].isdigit() else f"{self.file}: {finding}"
+            for finding in self.findings
+        )
+
+
+class ContractError(HeliostatError):
+    """Two modules do not fit each other: `field` is the first difference."""
+
+    def __init__(self, left: str, right: str, field: str, left_value: str, right_value: str) -> None:
+        super().__init__(left, right, field, left_value, right_value)
+        self.left, self.right, self.field = left, right, field
+        self.left_value, self.right_value = left_value, right_value
+
+    def __str__(self) -> str:
+        return (
+            f"{self.left} and {self.right} cannot exchange KV caches: {self.field} is "
+            f"{self.left_value} in the one and {self.right_value} in the other"
+        )
+
+
+class EngineStartError(HeliostatError):
+    """The engine of a replica did not start: which pool, the root cause in one line, and its log."""
+
+    def __init__(self, pool: str, cause: str, log: str) -> None:
+        super().__init__(pool, cause, log)
+        self.pool, self.cause, self.log = pool, cause, log
+
+    def __str__(self) -> str:
+        return f"pool {self.pool}: the engine did not start: {self.cause} (log: {self.log})"
+
+
+class RequestError(HeliostatError):
+    """One request cannot be served. `status` is its HTTP status, `kind` the type in OpenAI's error object."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "InternalServerError"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequestError(RequestError):
+    """The request itself is wrong."""
+
+    status = 400
+    kind = "BadRequestError"
+
+
+class UnknownModelError(RequestError):
+    """No model of that name in the spec."""
+
+    status = 404
+    kind = "NotFoundError"
+
+
+class RequestTooLargeError(RequestError):
+    """The request body exceeds the limit."""
+
+    status = 413
+    kind = "RequestTooLargeError"
+
+
+class PoolUnavailableError(RequestError):
+    """A pool has no replica that answers; a later attempt may succeed."""
+
+    status = 503
+    kind = "ServiceUnavailableError"
+
+
+class PrefillFailedError(RequestError):
+    """The prefill leg failed; no KV of this request exists."""
+
+
+class HandoffFailedError(RequestError):
+    """The prompt's KV did not arrive; the decode module never prefills instead (rule 5)."""
+
+
+class TransportError(HeliostatError):
+    """A transport could not put or get KV."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class TicketExpiredError(TransportError):
+    """The KV behind a ticket is gone: its lease ended, or its owner died."""

@@ -1,0 +1,111 @@
+"""What travels between the router and the replicas: plain frozen values, cheap to pickle.
+
+`sampling` is vLLM's `SamplingParams`, encoded by the router's OpenAI adapter and decoded by the
+replica's engine adapter; everything between treats it as opaque bytes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """The two roles of a module."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a replica carries at one moment, as it rides on every answer.
+
+    `kv_use` is the share of KV blocks in use, 0 to 1; `queued_prompt_tokens` counts prompt tokens of
+    requests that were accepted and whose first token is not out; `sequence` grows with every reading.
+    """
+
+    replica: str
+    running: int
+    waiting: int
+    queued_prompt_tokens: int
+    kv_use: float
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The small message that stands for a handoff: who holds which KV, for how many tokens, until when.
+
+    `ticket_id` names the KV in its transport; `prefix_digest` commits to x_1 … x_{N-1} and `domain` to
+    the weights that wrote it, so that a ticket cannot be read for another prompt or module.
+    `expires_at_s` is Unix time on the owner's host.
+    """
+
+    ticket_id: str
+    transport: str
+    domain: str
+    prefix_digest: str
+    num_tokens: int
+    num_bytes: int
+    owner: str
+    expires_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillRequest:
+    """Write the KV of x_1 … x_{N-1}; `token_ids` holds exactly those N-1 ids (rule 1)."""
+
+    request_id: str
+    model: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillResult:
+    """A finished prefill: the ticket, and what it cost. `cached_tokens` came from the prefix cache."""
+
+    ticket: Ticket
+    load: Load
+    cached_tokens: int
+    save_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """Run x_N and everything after it over the ticket's KV; `token_ids` is the whole prompt x_1 … x_N.
+
+    `ticket` is None only for a prompt of one token, for which there is nothing to prefill (rule 1).
+    """
+
+    request_id: str
+    model: str
+    token_ids: tuple[int, ...]
+    ticket: Ticket | None
+    sampling: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Log probabilities at one output position, sampled token first, as (token id, logprob, rank)."""
+
+    entries: tuple[tuple[int, float, int | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDelta:
+    """New tokens of one of the request's n sequences; `finish_reason` is set on its last delta."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprobs, ...] | None
+    finish_reason: str | None
+    stop_reason: int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFrame:
+    """What one engine step produced for one request. `load_ms` is set on the frame that ends a handoff."""
+
+    deltas: tuple[TokenDelta, ...]
+    finished: bool
+    load: Load
+    load_ms: float | None

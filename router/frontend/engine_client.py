@@ -1,0 +1,124 @@
+"""To vLLM's OpenAI layer, the whole cluster looks like one engine per model.
+
+`ClusterEngineClient` has the part of `vllm.engine.protocol.EngineClient` that the chat and completion
+layers call (vLLM 0.32): configuration, `check_admission` and `generate`.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
+from http import HTTPStatus
+
+import msgspec
+from vllm.config import ModelConfig, VllmConfig
+from vllm.exceptions import GenerationError, GracefulHTTPError, VLLMValidationError
+from vllm.inputs import EngineInput
+from vllm.outputs import RequestOutput
+from vllm.renderers import BaseRenderer
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.input_processor import InputProcessor
+
+from heliostat.errors import PoolUnavailableError, RequestError
+from router.frontend.sequences import RequestText
+from router.pipeline import GenerateRequest, Pipeline, Trace
+
+current_trace: ContextVar[Trace] = ContextVar("current_trace")
+"""The endpoint sets it before it calls vLLM's layer, and reads the replicas from it afterwards."""
+
+Availability = Callable[[str], str | None]
+"""Model name to the reason why it cannot be served now, or None."""
+
+
+class ClusterEngineClient:
+    """The engine client of one model; all models share renderer, input processor and pipeline."""
+
+    errored = False
+    """One engine client stands for many engines: none of their deaths is the death of all."""
+
+    dead_error = GenerationError("the cluster is one engine that never dies as a whole")
+
+    def __init__(
+        self,
+        model: str,
+        pipeline: Pipeline,
+        vllm_config: VllmConfig,
+        renderer: BaseRenderer,
+        input_processor: InputProcessor,
+        availability: Availability,
+    ) -> None:
+        self.vllm_config = vllm_config
+        self.model_config: ModelConfig = vllm_config.model_config
+        self.renderer = renderer
+        self.input_processor = input_processor
+        self._model = model
+        self._pipeline = pipeline
+        self._availability = availability
+
+    def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
+        """Refuse before the first byte of an answer. Raises GracefulHTTPError (503)."""
+        if reason := self._availability(self._model):
+            raise GracefulHTTPError(reason, HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def generate(
+        self,
+        prompt: EngineInput,
+        sampling_params: SamplingParams,
+        request_id: str,
+        *,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        **unused: object,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """One request over the pipeline; closing it stops both legs."""
+        request = self._process(prompt, sampling_params, request_id)
+        params = request.sampling_params
+        text = RequestText(request, params, self.renderer.get_tokenizer())
+        trace = current_trace.get(Trace())
+        frames = self._pipeline.generate(
+            GenerateRequest(
+                request_id=request_id,
+                model=self._model,
+                token_ids=tuple(request.prompt_token_ids),
+                sampling=msgspec.msgpack.encode(params),
+                trace=trace,
+            )
+        )
+        try:
+            async with aclosing(frames):
+                async for frame in frames:
+                    output = text.add(frame, trace.cached_tokens)
+                    if output is not None:
+                        yield output
+                    if text.finished:
+                        return
+        except RequestError as error:
+            raise as_vllm_error(error) from error
+        if not text.finished:
+            raise GenerationError("the decode replica ended the stream before the request was finished")
+
+    def _process(self, prompt: EngineInput, params: SamplingParams, request_id: str) -> EngineCoreRequest:
+        """vLLM's own validation and defaults; what would break the rules of sharing is refused."""
+        if params.prompt_logprobs is not None:
+            # The decode module would compute the prompt to answer this (rule 5).
+            raise VLLMValidationError(
+                "log probabilities of prompt tokens are not available on shared pools; "
+                "leave out `prompt_logprobs` and `echo` with `logprobs`",
+                parameter="prompt_logprobs",
+            )
+        if params.extra_args and params.extra_args.get("kv_transfer_params"):
+            raise VLLMValidationError(
+                "`kv_transfer_params` belongs to the server", parameter="kv_transfer_params"
+            )
+        if prompt["type"] != "token":
+            raise VLLMValidationError(
+                "only text prompts are served", parameter="prompt", value=prompt["type"]
+            )
+        return self.input_processor.process_inputs(request_id, prompt, params, supported_tasks=("generate",))
+
+
+def as_vllm_error(error: RequestError) -> GracefulHTTPError | GenerationError:
+    """An error of ours as the one that vLLM's layer turns into the same HTTP status."""
+    if isinstance(error, PoolUnavailableError) or error.status < 500:
+        return GracefulHTTPError(error.message, HTTPStatus(error.status))
+    return GenerationError(error.message)

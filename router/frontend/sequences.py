@@ -1,0 +1,111 @@
+"""From token frames to vLLM's `RequestOutput`: text, stop strings and log probabilities.
+
+Replicas send token ids only; text exists from here on. vLLM's own incremental detokenizer
+(`vllm.v1.engine.detokenizer`) does the work that its output processor would do in one process.
+"""
+
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.tokenizers import TokenizerLike
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+from heliostat.wire import TokenDelta, TokenFrame, TokenLogprobs
+
+
+class Sequence:
+    """One of a request's n sequences: everything so far, and what is new since the last output."""
+
+    def __init__(self, index: int, request: EngineCoreRequest, tokenizer: TokenizerLike) -> None:
+        self.index = index
+        self.finish_reason: str | None = None
+        self._stop_reason: int | str | None = None
+        self._tokenizer = tokenizer
+        self._detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self._logprobs: list[dict[int, Logprob]] | None = (
+            [] if request.sampling_params.logprobs is not None else None
+        )
+        self._cumulative_logprob = 0.0
+        self._sent_tokens = 0
+
+    def add(self, delta: TokenDelta) -> None:
+        """Take new tokens in; a stop string ends the sequence here although the engine goes on."""
+        if self.finish_reason is not None:
+            return
+        stop_string = self._detokenizer.update(list(delta.token_ids), delta.finish_reason == "stop")
+        if self._logprobs is not None:
+            for position in delta.logprobs or ():
+                self._add_logprobs(position)
+            del self._logprobs[len(self._detokenizer.output_token_ids) :]
+        if stop_string is not None:
+            self.finish_reason, self._stop_reason = "stop", stop_string
+        else:
+            self.finish_reason, self._stop_reason = delta.finish_reason, delta.stop_reason
+
+    def output(self, delta_only: bool) -> CompletionOutput:
+        """What the OpenAI layer reads: everything, or what came since the last call."""
+        text = self._detokenizer.get_next_output_text(self.finish_reason is not None, delta_only)
+        token_ids = list(self._detokenizer.output_token_ids)
+        logprobs = self._logprobs
+        if delta_only:
+            token_ids = token_ids[self._sent_tokens :]
+            logprobs = logprobs[self._sent_tokens :] if logprobs is not None else None
+            self._sent_tokens += len(token_ids)
+        return CompletionOutput(
+            index=self.index,
+            text=text,
+            token_ids=token_ids,
+            cumulative_logprob=self._cumulative_logprob if logprobs is not None else None,
+            logprobs=logprobs,
+            finish_reason=self.finish_reason,
+            stop_reason=self._stop_reason,
+        )
+
+    def _add_logprobs(self, position: TokenLogprobs) -> None:
+        assert self._logprobs is not None
+        self._cumulative_logprob += position.entries[0][1]
+        self._logprobs.append(
+            {
+                token_id: Logprob(logprob, rank, self._tokenizer.decode([token_id]))
+                for token_id, logprob, rank in position.entries
+            }
+        )
+
+
+class RequestText:
+    """All sequences of one request, folded into `RequestOutput`s as the request's output kind asks."""
+
+    def __init__(self, request: EngineCoreRequest, params: SamplingParams, tokenizer: TokenizerLike) -> None:
+        self._request = request
+        self._kind = params.output_kind
+        self._sequences = [Sequence(index, request, tokenizer) for index in range(params.n)]
+
+    @property
+    def finished(self) -> bool:
+        return all(sequence.finish_reason is not None for sequence in self._sequences)
+
+    def add(self, frame: TokenFrame, cached_tokens: int) -> RequestOutput | None:
+        """The output that this frame makes due, if any."""
+        touched = []
+        for delta in frame.deltas:
+            sequence = self._sequences[delta.index]
+            if sequence.finish_reason is None:
+                sequence.add(delta)
+                touched.append(sequence)
+        if self._kind is RequestOutputKind.FINAL_ONLY:
+            if not self.finished:
+                return None
+            touched = self._sequences
+        if not touched:
+            return None
+        delta_only = self._kind is RequestOutputKind.DELTA
+        return RequestOutput(
+            request_id=self._request.request_id,
+            prompt=None,
+            prompt_token_ids=self._request.prompt_token_ids,
+            prompt_logprobs=None,
+            outputs=[sequence.output(delta_only) for sequence in touched],
+            finished=self.finished,
+            num_cached_tokens=cached_tokens,
+        )

@@ -1,0 +1,58 @@
+"""What one router process knows about every replica: reports as they arrive, and its own in-flight count."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heliostat.wire import Load
+from router.policy.base import Candidate
+
+
+@dataclass(slots=True)
+class _View:
+    load: Load | None = None
+    in_flight: int = 0
+    in_flight_tokens: int = 0
+
+
+class TelemetryBoard:
+    """Local and approximate: several routers need not agree, each corrects reports by its own count.
+
+    Methods are short and take no lock; Serve may call them from its router's thread, and the
+    interpreter lock makes each dictionary access whole.
+    """
+
+    def __init__(self) -> None:
+        self._views: dict[str, _View] = {}
+        self._sent: dict[str, tuple[str, int]] = {}
+
+    def observe(self, load: Load) -> None:
+        """A report arrived; one that an answer carried past a newer one is dropped."""
+        view = self._views.setdefault(load.replica, _View())
+        if view.load is None or load.sequence >= view.load.sequence:
+            view.load = load
+
+    def sent(self, call_id: str, replica: str, num_tokens: int) -> None:
+        """A call with that many prompt tokens went to a replica."""
+        view = self._views.setdefault(replica, _View())
+        view.in_flight += 1
+        view.in_flight_tokens += num_tokens
+        self._sent[call_id] = (replica, num_tokens)
+
+    def ended(self, call_id: str) -> None:
+        """The call is over, however it went; unknown calls are ignored, so twice is once."""
+        replica, num_tokens = self._sent.pop(call_id, ("", 0))
+        if view := self._views.get(replica):
+            view.in_flight -= 1
+            view.in_flight_tokens -= num_tokens
+
+    def keep(self, replicas: Iterable[str]) -> None:
+        """Forget every replica but these, once the calls that were sent there have ended."""
+        alive = set(replicas)
+        for replica, view in list(self._views.items()):
+            if replica not in alive and not view.in_flight:
+                del self._views[replica]
+
+    def candidates(self, replicas: Iterable[str]) -> list[Candidate]:
+        """What a policy needs, in the order of `replicas`."""
+        found = ((replica, self._views.get(replica, _View())) for replica in replicas)
+        return [Candidate(name, view.load, view.in_flight, view.in_flight_tokens) for name, view in found]

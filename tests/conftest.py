@@ -1,0 +1,11 @@
+"""Options that all tests share."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster-url",
+        default=None,
+        help="run the end-to-end tests against this running cluster of tests/e2e/cluster.yaml",
+    )

@@ -1,0 +1,161 @@
+"""One cluster of real vLLM CPU engines for all end-to-end tests, started as a user would start it."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from openai import AsyncOpenAI
+from transformers import PreTrainedModel
+
+from finetune.reference import greedy_reference, load_module
+from heliostat.spec import Spec
+from heliostat.specfile import load_spec
+from heliostat.status import ClusterStatus
+
+SPEC = Path(__file__).parent / "cluster.yaml"
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+START_S = 300
+STOP_S = 60
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster and the two modules behind each of its models."""
+
+    url: str
+    spec: Spec
+
+    def status(self) -> ClusterStatus:
+        return ClusterStatus.model_validate_json(httpx.get(f"{self.url}/status", timeout=10).content)
+
+    def reference(
+        self, model: str, prompt: tuple[int, ...], max_tokens: int, eos: int | None = None
+    ) -> list[int]:
+        """What the model's two modules give when run by hand."""
+        route = self.spec.models[model]
+        return _reference(
+            self.spec.prefill[route.prefill].weights,
+            self.spec.decode[route.decode].weights,
+            prompt,
+            max_tokens,
+            eos,
+        )
+
+
+@lru_cache
+def _module(path: str) -> PreTrainedModel:
+    return load_module(path)
+
+
+@cache
+def _reference(
+    prefill: str, decode: str, prompt: tuple[int, ...], max_tokens: int, eos: int | None
+) -> list[int]:
+    return greedy_reference(_module(prefill), _module(decode), prompt, max_tokens, eos)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServeProcess:
+    """`heliostat serve` in a process group of its own; `output` is everything it printed."""
+
+    def __init__(self, *args: str) -> None:
+        self.output = ""
+        self._printed = threading.Condition()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", "serve", "--ray", "local", *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._printed:
+                self.output += line
+                self._printed.notify_all()
+        with self._printed:
+            self._printed.notify_all()
+
+    def wait_for(self, text: str, timeout_s: float) -> None:
+        """Until it has printed `text`; fails with its output when it ends before."""
+        with self._printed:
+            self._printed.wait_for(lambda: text in self.output or not self._reader.is_alive(), timeout_s)
+        assert text in self.output, self.output
+
+    def wait(self, timeout_s: float) -> int:
+        """Exit status, after all output is read."""
+        status = self.process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        return status
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit status."""
+        self._family = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
+        self.process.send_signal(signal.SIGINT)
+        return self.wait(STOP_S)
+
+    def left_behind(self) -> list[str]:
+        """Processes that outlived `interrupt`."""
+        _, alive = psutil.wait_procs(self._family[1:], timeout=STOP_S)
+        return [f"{process.pid} {process.name()}" for process in alive]
+
+    def kill(self) -> None:
+        """The hard way, for a test that failed."""
+        if self.process.poll() is None:
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                process.kill()
+            self.process.kill()
+
+
+@pytest.fixture(scope="session")
+def serve_command() -> type[ServeProcess]:
+    """Tests cannot import a conftest in importlib mode; they get the class as a fixture."""
+    return ServeProcess
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    spec = load_spec(SPEC)
+    if url := request.config.getoption("--cluster-url"):
+        yield Cluster(url, spec)
+        return
+    port = free_port()
+    server = ServeProcess(str(SPEC), "--port", str(port))
+    try:
+        server.wait_for("ready: http://", START_S)
+        yield Cluster(f"http://127.0.0.1:{port}", spec)
+        assert server.interrupt() == 0, server.output
+        assert server.left_behind() == [], "Ctrl-C stops everything that it started"
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[AsyncOpenAI]:
+    url = f"{cluster.url}/v1"
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+def heldout(task: str) -> list[dict[str, str]]:
+    lines = (QUICKSTART / "heldout" / f"{task}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

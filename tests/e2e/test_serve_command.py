@@ -1,0 +1,46 @@
+"""`heliostat serve` when something goes wrong: one clear line, and nothing left running."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+WEIGHTS = Path(__file__).parents[2] / "examples" / "quickstart" / "weights"
+START_S = 240
+
+
+def one_model(tmp_path: Path, engine_args: str) -> str:
+    """A spec with one model whose decode engine gets these arguments."""
+    spec = tmp_path / "cluster.yaml"
+    pool = f"weights: {WEIGHTS}/base, gpus: 0, cpus: 0.25, kv_cache_gib: 0.25"
+    spec.write_text(
+        f"family: {{base: {WEIGHTS}/base, dtype: float32, max_model_len: 2048, block_size: 32}}\n"
+        f"transfer: {{directory: {tmp_path}/kv}}\n"
+        f"prefill: {{base: {{{pool}}}}}\n"
+        f"decode: {{base: {{{pool}, engine_args: {engine_args}}}}}\n"
+        "models: {base: {prefill: base, decode: base}}\n"
+    )
+    return str(spec)
+
+
+def test_an_engine_that_does_not_start_is_one_line(serve_command, tmp_path: Path) -> None:
+    server = serve_command(one_model(tmp_path, "{block_size: 7}"), "--port", "0")
+    try:
+        assert server.wait(START_S) == 1
+    finally:
+        server.kill()
+    (line,) = [line for line in server.output.splitlines() if line.startswith("heliostat: ")]
+    assert "pool decode.base: the engine did not start:" in line
+    assert "block" in line
+    assert "Traceback" not in server.output
+
+
+def test_ctrl_c_while_engines_load_leaves_nothing_behind(serve_command, tmp_path: Path) -> None:
+    server = serve_command(one_model(tmp_path, "{}"), "--port", "0")
+    try:
+        server.wait_for("decode.base", START_S)
+        assert server.interrupt() == 130, server.output
+        assert server.left_behind() == []
+    finally:
+        server.kill()

@@ -1,0 +1,80 @@
+"""The error tree crosses process borders, and its drawing is true."""
+
+import pickle
+
+import pytest
+
+from heliostat import errors
+from heliostat.errors import (
+    ContractError,
+    EngineStartError,
+    HeliostatError,
+    PoolUnavailableError,
+    RequestError,
+    SpecError,
+)
+
+TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HeliostatError)]
+ARGUMENTS: dict[type[HeliostatError], tuple[object, ...]] = {
+    SpecError: ("cluster.yaml", ("12: prefill.home: bad", "no line")),
+    ContractError: ("prefill.a", "decode.b", "num_layers", "4", "6"),
+    EngineStartError: ("home", "no memory", "engine.log"),
+}
+
+
+def example(kind: type[HeliostatError]) -> HeliostatError:
+    return kind(*ARGUMENTS.get(kind, ("what went wrong",)))
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_an_error_survives_pickling(kind: type[HeliostatError]) -> None:
+    error = example(kind)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error) != ""
+    assert vars(copy) == vars(error)
+
+
+@pytest.mark.parametrize("kind", TREE)
+def test_an_error_says_what_it_was_given(kind: type[HeliostatError]) -> None:
+    texts = [part for given in example(kind).args for part in ([given] if isinstance(given, str) else given)]
+    assert all(text in str(example(kind)) for text in texts)
+
+
+def drawn_tree() -> dict[str, str]:
+    """Each drawn class with the class that it hangs from, by indentation."""
+    parents: dict[str, str] = {}
+    above: dict[int, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        name = line.lstrip(" │├└─").split(" ")[0]
+        if not name.endswith("Error") or line[:4].strip():
+            continue
+        indent = line.index(name)
+        above[indent] = name
+        parents[name] = above.get(indent - 4, "Exception")
+    return parents
+
+
+def test_the_drawing_names_every_class_under_its_parent() -> None:
+    assert drawn_tree() == {kind.__name__: kind.__bases__[0].__name__ for kind in TREE}
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in TREE if issubclass(kind, RequestError) and kind is not RequestError]
+)
+def test_the_drawing_gives_the_status_of_a_request_error(kind: type[RequestError]) -> None:
+    (line,) = [line for line in (errors.__doc__ or "").splitlines() if f"─ {kind.__name__} " in line]
+    assert f" {kind.status}: " in line
+
+
+def test_a_request_error_has_a_status_and_a_kind() -> None:
+    error = PoolUnavailableError("pool home has no replica")
+    assert (error.status, error.kind, error.message) == (
+        503,
+        "ServiceUnavailableError",
+        "pool home has no replica",
+    )
+
+
+def test_a_finding_with_a_line_follows_the_file_like_a_compilers() -> None:
+    assert str(example(SpecError)) == "cluster.yaml:12: prefill.home: bad\ncluster.yaml: no line"

@@ -1,0 +1,120 @@
+"""Facts about the spec's types, whatever file they come from."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from heliostat.spec import Family, Model, Pool, Replicas, Spec, Transfer
+from heliostat.wire import Role
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
+
+
+def raw_spec() -> dict[str, JsonValue]:
+    return {
+        "family": {"base": "org/base"},
+        "prefill": {"home": {"weights": "org/home"}},
+        "decode": {"shared": {"weights": "org/base"}},
+        "models": {"home": {"prefill": "home", "decode": "shared"}},
+    }
+
+
+def test_a_spec_of_names_alone_has_the_documented_defaults() -> None:
+    spec = Spec.model_validate(raw_spec())
+    pool = spec.prefill["home"]
+    assert (spec.family.dtype, spec.family.max_model_len, spec.family.block_size) == ("bfloat16", 4096, None)
+    assert spec.transfer == Transfer(transport="shm", lease_s=30.0, directory="/dev/shm/heliostat")
+    assert pool.replicas == Replicas(min=1, max=1)
+    assert (pool.gpus, pool.cpus, pool.kv_cache_gib, pool.max_running) == (1, 1.0, None, 256)
+    assert pool.engine_args == {}
+
+
+def test_pools_are_listed_prefill_first_in_the_order_of_the_file() -> None:
+    raw = raw_spec() | {"prefill": {"z": {"weights": "org/z"}, "a": {"weights": "org/a"}}}
+    assert list(Spec.model_validate(raw).pools()) == [
+        (Role.PREFILL, "z"),
+        (Role.PREFILL, "a"),
+        (Role.DECODE, "shared"),
+    ]
+
+
+def test_a_number_of_replicas_is_both_bounds() -> None:
+    assert Replicas.model_validate(3) == Replicas(min=3, max=3)
+
+
+def test_replicas_refuse_a_min_above_the_max() -> None:
+    with pytest.raises(ValidationError, match="min 3 is larger than max 1; raise max or lower min"):
+        Replicas(min=3, max=1)
+
+
+@pytest.mark.parametrize("value", [0, True, "2", 1.5, {"min": -1}, {"max": 0}, {"max": "2"}])
+def test_replicas_refuse(value: JsonValue) -> None:
+    with pytest.raises(ValidationError):
+        Replicas.model_validate(value)
+
+
+@pytest.mark.parametrize("name", ["a", "7", "gpt-4.1_mini", "a" * 63])
+def test_a_name_may_be(name: str) -> None:
+    raw = raw_spec() | {"models": {name: {"prefill": "home", "decode": "shared"}}}
+    assert list(Spec.model_validate(raw).models) == [name]
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a/b", "a b", "a\n", "a" * 64])
+def test_a_name_may_not_be(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Spec.model_validate(raw_spec() | {"models": {name: {"prefill": "home", "decode": "shared"}}})
+
+
+@pytest.mark.parametrize("section", ["prefill", "decode", "models"])
+def test_a_section_without_entries_is_refused(section: str) -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        Spec.model_validate(raw_spec() | {section: {}})
+
+
+@pytest.mark.parametrize("value", ["30", True, 0, -1.0, float("inf"), float("nan")])
+def test_a_lease_is_a_positive_finite_number(value: JsonValue) -> None:
+    with pytest.raises(ValidationError):
+        Transfer.model_validate({"lease_s": value})
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    spec = Spec.model_validate(raw_spec())
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.family.base = "org/other"  # type: ignore[misc]
+
+
+def test_a_spec_survives_json() -> None:
+    spec = Spec.model_validate(raw_spec() | {"transfer": {"transport": "nixl"}})
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def documented_defaults() -> list[dict[str, str]]:
+    """The tables of docs/spec.md: each key with its default as written."""
+    tables = re.split(r"^\| key \| type \| default \| meaning \|$", REFERENCE, flags=re.MULTILINE)[1:]
+    row = re.compile(r"^\| `(\w+)` \| [^|]+ \| `?([^|`]+)`? \|", re.MULTILINE)
+    return [dict(row.findall(table.split("\n\n")[0])) for table in tables]
+
+
+def actual_defaults(section: type[BaseModel]) -> dict[str, str]:
+    """Each key with its default as the reference writes it."""
+    defaults = {}
+    for key, field in section.model_fields.items():
+        value = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        if value == Replicas():
+            value = 1
+        defaults[key] = value if isinstance(value, str) else json.dumps(value)
+    return defaults
+
+
+def test_the_reference_gives_every_key_and_default() -> None:
+    sections: list[type[BaseModel]] = [Family, Transfer, Pool, Replicas, Model]
+    assert documented_defaults() == [actual_defaults(section) for section in sections]
+
+
+def test_the_example_in_the_reference_is_a_spec() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
+    assert list(Spec.model_validate(yaml.safe_load(example)).models) == ["math", "code"]

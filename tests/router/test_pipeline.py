@@ -1,0 +1,142 @@
+"""The pipeline over fake pools: order of the legs, repair, and what is released when."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from heliostat.errors import HandoffFailedError, PrefillFailedError, UnknownModelError
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
+from router.pipeline import GenerateRequest, Pipeline, Route, Trace
+
+LOAD = Load("replica", 0, 0, 0, 0.0, 1)
+OUTPUT = (7, 8, 9)
+
+
+class FakePrefillPool:
+    """Hands out tickets t1, t2, …; fails the first `failures` calls."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.requests: list[PrefillRequest] = []
+        self.released: list[str] = []
+        self._failures = failures
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        self.requests.append(request)
+        if len(self.requests) <= self._failures:
+            raise PrefillFailedError("lost")
+        ticket = Ticket(f"t{len(self.requests)}", "shm", "d", "p", len(request.token_ids), 64, "p0", 0.0)
+        return PrefillResult(ticket, LOAD, cached_tokens=2, save_ms=0.5)
+
+    async def release(self, ticket: Ticket) -> None:
+        self.released.append(ticket.ticket_id)
+
+
+class FakeDecodePool:
+    """Streams OUTPUT; the first `failures` calls fail after `frames_first` frames."""
+
+    def __init__(self, failures: int = 0, frames_first: int = 0) -> None:
+        self.requests: list[DecodeRequest] = []
+        self.closed = 0
+        self._failures = failures
+        self._frames_first = frames_first
+
+    async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        self.requests.append(request)
+        fails = len(self.requests) <= self._failures
+        try:
+            for number, token in enumerate(OUTPUT):
+                if fails and number == self._frames_first:
+                    raise HandoffFailedError("gone")
+                last = number == len(OUTPUT) - 1
+                delta = TokenDelta(0, (token,), None, "length" if last else None, None)
+                yield TokenFrame((delta,), last, LOAD, 0.25 if number == 0 else None)
+        finally:
+            self.closed += 1
+
+
+def request(length: int = 4, model: str = "m") -> GenerateRequest:
+    return GenerateRequest("r", model, tuple(range(length)), b"", Trace())
+
+
+def pipeline(prefill: FakePrefillPool, decode: FakeDecodePool) -> Pipeline:
+    return Pipeline({"m": Route(prefill, decode)})
+
+
+async def tokens(pipe: Pipeline, req: GenerateRequest) -> tuple[int, ...]:
+    return tuple([token async for frame in pipe.generate(req) for token in frame.deltas[0].token_ids])
+
+
+async def test_prefill_gets_all_but_the_last_token_and_decode_the_whole_prompt() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool()
+    assert await tokens(pipeline(prefill, decode), request(4)) == OUTPUT
+    assert [leg.token_ids for leg in prefill.requests] == [(0, 1, 2)]
+    assert [leg.token_ids for leg in decode.requests] == [(0, 1, 2, 3)]
+    assert decode.requests[0].ticket is not None
+    assert prefill.released == [], "the decode replica released the name itself"
+
+
+async def test_a_prompt_of_one_token_needs_no_prefill() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool()
+    assert await tokens(pipeline(prefill, decode), request(1)) == OUTPUT
+    assert prefill.requests == []
+    assert decode.requests[0].ticket is None
+
+
+async def test_a_failed_handoff_is_repaired_by_a_fresh_prefill() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool(failures=1)
+    req = request()
+    assert await tokens(pipeline(prefill, decode), req) == OUTPUT
+    assert [leg.ticket.ticket_id for leg in decode.requests if leg.ticket] == ["t1", "t2"]
+    assert prefill.released == ["t1"]
+    assert req.trace.failures == ["gone"]
+
+
+async def test_a_failed_prefill_is_tried_again() -> None:
+    prefill, decode = FakePrefillPool(failures=1), FakeDecodePool()
+    assert await tokens(pipeline(prefill, decode), request()) == OUTPUT
+
+
+async def test_legs_of_a_repaired_request_have_ids_of_their_own() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool(failures=1)
+    await tokens(pipeline(prefill, decode), request())
+    assert len({leg.request_id for leg in prefill.requests}) == 2
+
+
+@pytest.mark.parametrize(
+    "pools", [(FakePrefillPool(9), FakeDecodePool()), (FakePrefillPool(), FakeDecodePool(9))]
+)
+async def test_two_failures_are_an_error(pools: tuple[FakePrefillPool, FakeDecodePool]) -> None:
+    with pytest.raises((PrefillFailedError, HandoffFailedError)):
+        await tokens(pipeline(*pools), request())
+    assert len(pools[0].requests) == 2
+
+
+async def test_nothing_is_repeated_once_a_token_is_out() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool(failures=1, frames_first=1)
+    seen = []
+    with pytest.raises(HandoffFailedError):
+        async for frame in pipeline(prefill, decode).generate(request()):
+            seen.extend(frame.deltas[0].token_ids)
+    assert seen == [7]
+    assert len(decode.requests) == 1
+
+
+async def test_closing_the_stream_closes_the_decode_leg() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool()
+    async with aclosing(pipeline(prefill, decode).generate(request())) as frames:
+        await anext(frames)
+    assert decode.closed == 1
+
+
+async def test_the_trace_names_replicas_and_costs() -> None:
+    req = request()
+    await tokens(pipeline(FakePrefillPool(), FakeDecodePool()), req)
+    trace = req.trace
+    assert (trace.prefill_replica, trace.decode_replica) == ("replica", "replica")
+    assert (trace.cached_tokens, trace.handoff_bytes, trace.save_ms, trace.load_ms) == (2, 64, 0.5, 0.25)
+
+
+async def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(UnknownModelError, match="nope"):
+        await tokens(pipeline(FakePrefillPool(), FakeDecodePool()), request(model="nope"))
