@@ -1,9 +1,10 @@
-"""One progress line per pool while its engines load."""
+"""One progress line per pool while its engines load, and the wait for the endpoint behind them."""
 
 import re
 import threading
 import time
 
+import httpx
 from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, DeploymentStatus, DeploymentStatusOverview
 from rich.console import Console
@@ -13,6 +14,12 @@ from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 
 POLL_S = 0.5
+
+READY_POLL_S = 0.05
+
+READY_S = 60.0
+"""How long the endpoint may take once Serve runs everything; the router's first beat takes well under 1 s."""
+
 _ROOT_CAUSE = re.compile(r"heliostat\.errors\.(?:EngineStart|Heliostat)Error: (.+)")
 
 
@@ -39,6 +46,29 @@ def wait_until_running(spec: Spec, console: Console, stop: threading.Event) -> b
             return True
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise _failure(application.message, application.deployments)
+    return False
+
+
+def wait_until_ready(url: str, stop: threading.Event, timeout_s: float = READY_S) -> bool:
+    """Wait until `url`/ready says so; False when `stop` was set first.
+
+    Serve calls an application running as soon as its replicas are. The proxy may not know the route
+    yet (404), and the router not have heard from every pool (503): a request that came then would fail.
+    Raises HeliostatError with the last answer when it takes longer than `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    answer = "no answer"
+    while not stop.wait(READY_POLL_S):
+        try:
+            response = httpx.get(f"{url}/ready", timeout=5)
+        except httpx.TransportError as error:
+            answer = str(error)
+        else:
+            if response.status_code == httpx.codes.OK:
+                return True
+            answer = response.text.strip()
+        if time.monotonic() > deadline:
+            raise HeliostatError(f"{url} is not ready {timeout_s:.0f} s after its replicas were: {answer}")
     return False
 
 

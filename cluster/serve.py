@@ -20,7 +20,7 @@ from rich.console import Console
 
 from cluster.plan import make_plan
 from cluster.plan_table import render_plan
-from cluster.progress import wait_until_running
+from cluster.progress import wait_until_ready, wait_until_running
 from deployments.app import APP_NAME, ROUTER_CPUS, build_application
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
@@ -42,7 +42,8 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
     with _ray(spec, console, ray_address) as own_ray:
         stop = _stop_event()  # after Ray, which puts its own handlers in place
         with _application(spec, host, port, own_ray):
-            if not wait_until_running(spec, console, stop):
+            local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+            if not (wait_until_running(spec, console, stop) and wait_until_ready(local, stop)):
                 console.print("interrupted while loading; stopping …")
                 return 130
             render_plan(plan, console)
