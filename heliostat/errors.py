@@ -12,7 +12,10 @@
     │   ├── PrefillFailedError      500: the prefill leg failed
     │   └── HandoffFailedError      500: the prompt's KV did not arrive in the decode replica
     └── TransportError          a transport could not put or get KV
-        └── TicketExpiredError      the KV behind a ticket is gone
+        ├── TicketExpiredError      the KV behind a ticket is gone
+        ├── KVRefusedError          the KV is of another module, prompt, layout or host
+        ├── OwnerLostError          the replica that holds the KV does not answer
+        └── NoSpaceError            there is no room to keep the KV
 
 Errors cross process borders (a replica raises, the router answers), so each one is rebuilt from
 `args` alone: positional arguments only, all handed to `super().__init__`.
@@ -117,11 +120,33 @@ class HandoffFailedError(RequestError):
 
 
 class TransportError(HeliostatError):
-    """A transport could not put or get KV."""
+    """A transport could not put or get KV. `kind` is the class of the failure, as metrics count it."""
+
+    kind: ClassVar[str] = "broken"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
 
 class TicketExpiredError(TransportError):
-    """The KV behind a ticket is gone: its lease ended, or its owner died."""
+    """The KV behind a ticket is gone: its lease ended, or somebody released it."""
+
+    kind = "expired"
+
+
+class KVRefusedError(TransportError):
+    """There is KV, but not the KV that the ticket stands for, or not within reach."""
+
+    kind = "refused"
+
+
+class OwnerLostError(TransportError):
+    """The replica that holds the KV died or does not answer."""
+
+    kind = "owner_lost"
+
+
+class NoSpaceError(TransportError):
+    """There is no room to keep the KV until somebody fetches it."""
+
+    kind = "no_space"

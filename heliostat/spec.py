@@ -35,7 +35,16 @@ class Transfer(_Frozen):
 
     transport: Transport = "shm"
     lease_s: float = Field(default=30.0, gt=0, description="How long KV that nobody fetched is kept.")
-    directory: str = Field(default="/dev/shm/heliostat", description="Where `shm` keeps its segments.")
+    memory_gib: float = Field(
+        default=1.0, gt=0, description="Memory in which one prefill replica keeps saved KV, in GiB."
+    )
+    directory: str = Field(
+        default="/dev/shm/heliostat", description="Where `shm` keeps KV, and every transport its sockets."
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Where prefill replicas offer KV over `nixl` and `nccl`; `node`: their node's address.",
+    )
 
 
 class Replicas(_Frozen):

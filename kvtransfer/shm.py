@@ -1,158 +1,232 @@
-"""KV between processes of one host: one file per ticket in a tmpfs directory.
+"""KV between processes of one host: files in a tmpfs directory. This file reads; `shm_store` writes.
 
-Segment: a page with the length-prefixed header, then the blocks, layer-major:
+    directory/<ticket>.kv              a ticket: one more name (hard link) of a segment
+    directory/<owner>/<digest>.kept    a segment that is whole: the KV of the prompt with that digest
+    directory/<owner>/<n>.busy         a segment that is being written
+    directory/<owner>/settled          how tickets of this owner ended, one line each
 
-    | header page | layer 0: block 0 … block n-1 | layer 1: block 0 … | … |
+A segment without a ticket is kept until its owner wants the room: the same prompt, asked again, costs a
+link. Its pages are there already, which is most of what writing new KV into shared memory costs.
+
+A segment is a page, then the blocks, layer after layer:
+
+    | length, header (JSON) … generation, blocks ready | layer 0: block 0 … | layer 1: block 0 … | … |
 
 `pwritev`/`preadv` copy between the engine's KV memory and the file once, without mapping it: a full
-tmpfs is then an ENOSPC, not a SIGBUS, and a truncated file a short read. The open descriptor of a
-reader is its lease on the bytes; the name may go before. `multiprocessing.shared_memory` is not used
-because its resource tracker unlinks segments of other processes.
+tmpfs is then an ENOSPC, not a SIGBUS, and a truncated file a short read. A reader compares the
+generation after it has read: a segment that was reused meanwhile is an expired ticket, not wrong KV.
+`multiprocessing.shared_memory` is not used because its resource tracker unlinks segments of others.
 """
 
+import fcntl
 import os
 import struct
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from heliostat.errors import TicketExpiredError, TransportError
-from kvtransfer.transport import Buffers, KVHeader
+from heliostat.errors import KVRefusedError, OwnerLostError, TicketExpiredError, TransportError
+from heliostat.spec import Transfer
+from kvtransfer.owner import checked, host_identity, is_alive, make_directory, remove_dead
+from kvtransfer.transport import Buffers, KVHeader, Outcome, Settlement
 
 HEADER_PAGE = 4096
 IOV_MAX = 512
-_SUFFIX = ".kv"
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
+STATE = struct.Struct("<16sI")
+"""The generation of a segment, drawn anew at each use, and how many of its blocks are ready."""
+STATE_AT = HEADER_PAGE - STATE.size
+TICKET = ".kv"
+KEPT = ".kept"
+SETTLED = "settled"
+POLL_S = 0.0005
 
 
-class ShmTransport:
-    """`kvtransfer.transport.Transport` over files in `directory`, which must be on a tmpfs to be fast."""
+class ShmClient:
+    """`kvtransfer.transport.KVClient` over a directory; `owner` is the store of this replica, if any."""
 
-    def __init__(self, directory: str, lease_s: float) -> None:
-        self._directory = Path(directory)
-        self._lease_s = lease_s
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def __init__(self, transfer: Transfer, owner: str) -> None:
+        self._directory = make_directory(transfer)
+        self._lease_s = transfer.lease_s
+        self._owner = checked(owner)
 
-    def _path(self, name: str) -> Path:
-        # Names become file names, and tickets travel: nothing but hex may pass.
-        if not name or any(c not in "0123456789abcdef" for c in name):
-            raise TransportError(f"ticket id {name!r} is not hexadecimal")
-        return self._directory / (name + _SUFFIX)
+    def address(self) -> str:
+        return f"{files_identity(self._directory)}/{self._owner}"
 
-    def put(self, name: str, header: KVHeader, layers: Sequence[Buffers]) -> None:
-        path = self._path(name)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        encoded = header.encode()
-        page = _LENGTH.pack(len(encoded)) + encoded
-        if len(page) > HEADER_PAGE:
-            raise TransportError(f"a KV header of {len(encoded)} bytes does not fit its page")
+    def get(self, name: str, address: str) -> "ShmReader":
+        owner = self._owner_folder(address)
         try:
-            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.pwrite(fd, page.ljust(HEADER_PAGE, b"\0"), 0)
-                offset = HEADER_PAGE
-                for buffers in layers:
-                    offset = _write_all(fd, buffers, offset)
-                # The file's time is the end of its lease: clusters with other leases may share the
-                # directory, and each sweeps only what is over by the writer's own measure.
-                end = time.time() + self._lease_s
-                os.utime(fd, (end, end))
-            finally:
-                os.close(fd)
-            draft.rename(path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise TransportError(f"cannot put KV into {self._directory}: {error.strerror}") from error
-
-    def get(self, name: str) -> "ShmReader":
-        path = self._path(name)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(ticket_path(self._directory, name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise TicketExpiredError(f"the KV of ticket {name} is gone from {self._directory}") from error
         except OSError as error:
             raise TransportError(f"cannot open the KV of ticket {name}: {error.strerror}") from error
         try:
             page = os.pread(fd, HEADER_PAGE, 0)
-            (length,) = _LENGTH.unpack(page[: _LENGTH.size])
-            return ShmReader(fd, KVHeader.decode(page[_LENGTH.size : _LENGTH.size + length]))
+            (length,) = LENGTH.unpack_from(page)
+            generation, _ = STATE.unpack_from(page, STATE_AT)
+            return ShmReader(fd, KVHeader.decode(page[LENGTH.size : LENGTH.size + length]), generation, owner)
         except (struct.error, TransportError) as error:
             os.close(fd)
             raise TransportError(f"the KV of ticket {name} is damaged") from error
 
-    def release(self, name: str) -> bool:
+    def release(self, name: str, address: str, outcome: Outcome) -> bool:
+        owner = self._owner_folder(address)
         try:
-            self._path(name).unlink()
+            ticket_path(self._directory, name).unlink()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise TransportError(f"cannot release ticket {name}: {error.strerror}") from error
+        _journal(owner, name, outcome)
         return True
 
+    def share(self, prefix_digest: str, name: str) -> KVHeader | None:
+        kept = self._directory / self._owner / (checked(prefix_digest) + KEPT)
+        ticket = ticket_path(self._directory, name)
+        try:
+            os.link(kept, ticket)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise TransportError(f"cannot share KV in {self._directory}: {error.strerror}") from error
+        # The owner may have been about to reuse the segment: what counts is what the ticket opens now.
+        try:
+            with open(ticket, "rb") as segment:
+                page = segment.read(HEADER_PAGE)
+                set_lease(segment.fileno(), self._lease_s)
+            (length,) = LENGTH.unpack_from(page)
+            header = KVHeader.decode(page[LENGTH.size : LENGTH.size + length])
+            _, ready = STATE.unpack_from(page, STATE_AT)
+        except (OSError, struct.error, TransportError):
+            header, ready = None, 0
+        if header is None or header.prefix_digest != prefix_digest or ready != header.num_blocks:
+            ticket.unlink(missing_ok=True)
+            return None
+        return header
+
     def sweep(self) -> int:
-        now = time.time()
         swept = 0
+        remove_dead(self._directory)
         for entry in os.scandir(self._directory):
-            if not entry.name.endswith((_SUFFIX, ".tmp")):
-                continue
             try:
-                # A draft without a lease yet is of a writer that died, if it is as old as ours.
-                lease = self._lease_s if entry.name.endswith(".tmp") else 0.0
-                if entry.stat().st_mtime + lease < now:
+                if entry.name.endswith(TICKET) and entry.stat().st_mtime < time.time():
                     os.unlink(entry.path)
                     swept += 1
             except FileNotFoundError:
                 continue  # somebody else released it between the two calls
         return swept
 
+    def settled(self) -> list[Settlement]:
+        try:
+            with open(self._directory / self._owner / SETTLED, "r+") as journal:
+                fcntl.flock(journal, fcntl.LOCK_EX)
+                lines = journal.read().split("\n")[:-1]
+                journal.truncate(0)
+        except FileNotFoundError:
+            return []
+        return [Settlement(name, Outcome(outcome)) for name, _, outcome in (ln.partition(" ") for ln in lines)]
+
+    def attach(self, regions: Buffers) -> None:
+        """Nothing: any memory can be read into."""
+
+    def _owner_folder(self, address: str) -> Path:
+        """The owner's folder. Raises KVRefusedError when it is not on this host."""
+        host, _, owner = address.rpartition("/")
+        here = files_identity(self._directory)
+        if host != here:
+            raise KVRefusedError(
+                f"the KV is in shared memory of another host or container ({host}; this one is {here}): "
+                "transfer.transport shm reaches one host; say nixl or nccl in the spec"
+            )
+        return self._directory / checked(owner)
+
 
 class ShmReader:
     """An open segment (`kvtransfer.transport.KVReader`)."""
 
-    def __init__(self, fd: int, header: KVHeader) -> None:
+    def __init__(self, fd: int, header: KVHeader, generation: bytes, owner: Path) -> None:
         self._fd = fd
         self._header = header
-        self._block_bytes = header.num_bytes // max(1, header.num_layers * header.num_blocks)
+        self._generation = generation
+        self._owner = owner
 
     @property
     def header(self) -> KVHeader:
         return self._header
 
-    def read(self, layer: int, first_block: int, into: Buffers) -> None:
-        offset = HEADER_PAGE + (layer * self._header.num_blocks + first_block) * self._block_bytes
-        layer_end = HEADER_PAGE + (layer + 1) * self._header.num_blocks * self._block_bytes
-        for batch in _batches(into):
-            wanted = sum(view.nbytes for view in batch)
-            if offset + wanted > layer_end:
-                raise TransportError(f"layer {layer} has {self._header.num_blocks} blocks; more were wanted")
-            try:
-                read = os.preadv(self._fd, batch, offset)
-            except OSError as error:
-                raise TransportError(f"cannot read the segment: {error.strerror}") from error
-            if read != wanted:
-                raise TransportError(f"segment is short: {wanted} bytes wanted at {offset}")
-            offset += wanted
+    def wait(self, num_blocks: int, timeout_s: float) -> int:
+        deadline = time.monotonic() + timeout_s
+        while (ready := self._ready()) < num_blocks:
+            if time.monotonic() > deadline or not is_alive(self._owner):
+                raise OwnerLostError(
+                    f"{ready} of {self._header.num_blocks} blocks came, and then no more: "
+                    "the prefill replica died or stalls"
+                )
+            time.sleep(POLL_S)
+        return ready
+
+    def read(self, first_block: int, layers: Sequence[Buffers]) -> None:
+        self._header.check_blocks(first_block, layers)
+        for layer, into in enumerate(layers):
+            offset = HEADER_PAGE + self._header.offset(layer, first_block)
+            for batch in batches(into):
+                offset += self._read(batch, offset)
+        self._ready()
+
+    def _read(self, views: list[memoryview], offset: int) -> int:
+        wanted = sum(view.nbytes for view in views)
+        try:
+            read = os.preadv(self._fd, views, offset)
+        except OSError as error:
+            raise TransportError(f"cannot read the segment: {error.strerror}") from error
+        if read != wanted:
+            raise TransportError(f"segment is short: {wanted} bytes wanted at {offset}")
+        return wanted
+
+    def _ready(self) -> int:
+        """Blocks that are ready. Raises TicketExpiredError when the segment holds other KV by now."""
+        state = os.pread(self._fd, STATE.size, STATE_AT)
+        if len(state) != STATE.size or state[:16] != self._generation:
+            raise TicketExpiredError("the segment was reused: the ticket's lease was over")
+        ready: int = STATE.unpack(state)[1]
+        return ready
 
     def close(self) -> None:
         os.close(self._fd)
 
 
-def _batches(buffers: Buffers) -> Iterator[list[memoryview]]:
+def files_identity(directory: Path) -> str:
+    """Equal for two processes when they see the same files: the boot of the host, and the tmpfs."""
+    return f"{host_identity()}-{directory.stat().st_dev}"
+
+
+def ticket_path(directory: Path, name: str) -> Path:
+    return directory / (checked(name) + TICKET)
+
+
+def set_lease(fd: int, lease_s: float) -> None:
+    """A segment's file time is the end of its lease, by the writer's own measure.
+
+    Clusters with other leases may share the directory; each sweeps only what is over. A lease is never
+    shortened: another ticket of the same segment may count on it.
+    """
+    end = max(time.time() + lease_s, os.fstat(fd).st_mtime)
+    os.utime(fd, (end, end))
+
+
+def batches(buffers: Buffers) -> Iterator[list[memoryview]]:
     """At most IOV_MAX views a system call."""
     for start in range(0, len(buffers), IOV_MAX):
         yield list(buffers[start : start + IOV_MAX])
 
 
-def _write_all(fd: int, buffers: Buffers, offset: int) -> int:
-    """Write the views one after the other; returns the offset behind them. Short writes go on."""
-    for batch in _batches(buffers):
-        pending = batch
-        while pending:
-            written = os.pwritev(fd, pending, offset)
-            offset += written
-            while pending and written >= pending[0].nbytes:
-                written -= pending[0].nbytes
-                pending = pending[1:]
-            if pending and written:
-                pending = [pending[0][written:], *pending[1:]]
-    return offset
+def _journal(owner: Path, name: str, outcome: Outcome) -> None:
+    """Tell the owner; one that is gone needs no news."""
+    try:
+        with open(owner / SETTLED, "r+") as journal:
+            fcntl.flock(journal, fcntl.LOCK_EX)
+            journal.seek(0, os.SEEK_END)
+            journal.write(f"{name} {outcome}\n")
+    except FileNotFoundError:
+        return

@@ -1,0 +1,201 @@
+"""The control channel between a store and its clients: one JSON message each way, over a stream socket.
+
+Used by transports whose KV is in the owner's memory. A connection is also a sign of life: when it ends,
+by whatever cause, the owner forgets what that reader had open, and the reader learns that the owner died.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from heliostat import errors
+from heliostat.errors import OwnerLostError, TransportError
+
+Value: TypeAlias = "str | int | float | bool | None | list[Value] | dict[str, Value]"
+Message: TypeAlias = dict[str, Value]
+
+_LENGTH = struct.Struct("<I")
+MAX_MESSAGE = 16 * 2**20
+CONNECT_S = 2.0
+ANSWER_S = 5.0
+"""An owner that lives answers in milliseconds; a request must end within 5 s, whatever happens to it."""
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        TransportError,
+        errors.TicketExpiredError,
+        errors.KVRefusedError,
+        errors.OwnerLostError,
+        errors.NoSpaceError,
+    )
+}
+
+
+class Session:
+    """One client's connection, as the owner's handlers see it; `on_end` runs when it is over."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[], None]] = []
+
+    def on_end(self, action: Callable[[], None]) -> None:
+        self._ends.append(action)
+
+    def end(self) -> None:
+        for action in self._ends:
+            action()
+
+
+Handler = Callable[[Session, Message], Message]
+
+
+class ControlServer:
+    """Answers messages by their `op`, each connection in a thread of its own."""
+
+    def __init__(self, handlers: dict[str, Handler], local: str, host: str) -> None:
+        """Listen on the Unix socket `local` and on a free TCP port of `host`."""
+        self._handlers = handlers
+        self._sockets: set[socket.socket] = set()
+        try:
+            self._local = socket.socket(socket.AF_UNIX)
+            self._local.bind(local)
+            os.chmod(local, 0o600)
+            self._remote = socket.create_server((host, 0))
+        except OSError as error:
+            raise TransportError(f"cannot listen on {local} and {host}: {error.strerror}") from error
+        self.address = f"{host}:{self._remote.getsockname()[1]}"
+        for listener in (self._local, self._remote):
+            listener.listen()
+            threading.Thread(target=self._accept, args=(listener,), name="kv-control", daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return  # closed
+            self._sockets.add(connection)
+            threading.Thread(target=self._serve, args=(connection,), name="kv-control", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        session = Session()
+        try:
+            while (message := _receive(connection)) is not None:
+                _send(connection, self._answer(session, message))
+        except (OSError, ValueError):
+            pass  # the client is gone, or talks no protocol of ours: either way the session is over
+        finally:
+            session.end()
+            self._sockets.discard(connection)
+            connection.close()
+
+    def _answer(self, session: Session, message: Message) -> Message:
+        try:
+            return {"ok": self._handlers[str(message.get("op"))](session, message)}
+        except TransportError as error:
+            return {"error": str(error), "kind": type(error).__name__}
+        except (KeyError, TypeError, ValueError) as error:
+            return {"error": f"malformed message {message.get('op')}: {error}", "kind": "TransportError"}
+
+    def close(self) -> None:
+        for each in (self._local, self._remote, *self._sockets):
+            # shutdown wakes a thread that is blocked in accept or recv; close alone would not.
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+class ControlClient:
+    """A connection to an owner, made at the first call and made again after it was lost.
+
+    One call at a time: a lock keeps the answers of two threads apart. Calls raise OwnerLostError, or the
+    TransportError that the owner answered with.
+    """
+
+    def __init__(self, address: str) -> None:
+        """`address` is `host:port`, or the path of a Unix socket."""
+        self._address = address
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def call(self, op: str, within_s: float = ANSWER_S, **arguments: Value) -> Message:
+        """Send a message and wait for its answer."""
+        with self._lock:
+            try:
+                connection = self._socket or self._connect()
+                connection.settimeout(within_s)
+                _send(connection, {"op": op, **arguments})
+                answer = _receive(connection)
+            except (OSError, ValueError) as error:
+                self._drop()
+                raise OwnerLostError(f"the prefill replica at {self._address} does not answer: {error}") from error
+            if answer is None:
+                self._drop()
+                raise OwnerLostError(f"the prefill replica at {self._address} closed the connection")
+        if "error" in answer:
+            raise _KINDS.get(str(answer.get("kind")), TransportError)(str(answer["error"]))
+        result = answer["ok"]
+        assert isinstance(result, dict)
+        return result
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    def _connect(self) -> socket.socket:
+        if self._address.startswith("/"):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(CONNECT_S)
+            connection.connect(self._address)
+        else:
+            host, _, port = self._address.rpartition(":")
+            connection = socket.create_connection((host, int(port)), CONNECT_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
+        return connection
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+
+def _send(connection: socket.socket, message: Message) -> None:
+    encoded = json.dumps(message).encode()
+    connection.sendall(_LENGTH.pack(len(encoded)) + encoded)
+
+
+def _receive(connection: socket.socket) -> Message | None:
+    """The next message; None at the end of the stream. Raises ValueError for what is none."""
+    head = _read(connection, _LENGTH.size)
+    if head is None:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    if length > MAX_MESSAGE:
+        raise ValueError(f"a message of {length} bytes")
+    body = _read(connection, length)
+    if body is None:
+        return None
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise ValueError("a message that is not an object")
+    return message
+
+
+def _read(connection: socket.socket, length: int) -> bytes | None:
+    chunks = bytearray()
+    while len(chunks) < length:
+        chunk = connection.recv(length - len(chunks))
+        if not chunk:
+            return None
+        chunks += chunk
+    return bytes(chunks)

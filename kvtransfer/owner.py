@@ -1,0 +1,78 @@
+"""Who owns saved KV: one folder per prefill replica, and a lock that the kernel drops when it dies.
+
+    directory/<owner>/lock      held by the owner's worker for as long as it lives
+
+Whatever else a transport keeps in the folder goes with it, also after a `kill -9` of everything: the
+next sweep of any replica, or the next start, finds the lock free.
+"""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from heliostat.errors import TransportError
+from heliostat.spec import Transfer
+
+LOCK = "lock"
+
+
+class OwnerFolder:
+    """The folder of a living owner, made and locked by its worker."""
+
+    def __init__(self, transfer: Transfer, owner: str) -> None:
+        self.path = make_directory(transfer) / checked(owner)
+        try:
+            self.path.mkdir(mode=0o700)
+            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise TransportError(f"transfer.directory {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def make_directory(transfer: Transfer) -> Path:
+    """The spec's directory, for the user alone."""
+    directory = Path(transfer.directory)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TransportError(f"transfer.directory {directory}: {error.strerror}") from error
+    return directory
+
+
+def checked(name: str) -> str:
+    """A name that may become a file name. Raises TransportError: tickets travel, so only hex may pass."""
+    if not name or any(c not in "0123456789abcdef" for c in name):
+        raise TransportError(f"name {name!r} is not hexadecimal")
+    return name
+
+
+def is_alive(owner: Path) -> bool:
+    """Whether somebody holds the owner's lock."""
+    try:
+        with open(owner / LOCK, "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    except OSError:
+        return False
+    return False
+
+
+def remove_dead(directory: Path) -> None:
+    """Remove the folders of owners that died without doing so."""
+    for entry in os.scandir(directory):
+        path = Path(entry.path)
+        if entry.is_dir(follow_symlinks=False) and (path / LOCK).exists() and not is_alive(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def host_identity() -> str:
+    """This boot of this host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,182 @@
+"""The owner's half of the shm transport: segments that are written, kept, and reused (see `shm`)."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.errors import NoSpaceError, TransportError
+from heliostat.spec import Transfer
+from kvtransfer.shm import (
+    HEADER_PAGE,
+    KEPT,
+    LENGTH,
+    SETTLED,
+    STATE,
+    STATE_AT,
+    batches,
+    set_lease,
+    ticket_path,
+)
+from kvtransfer.owner import OwnerFolder, checked
+from kvtransfer.transport import Buffers, KVHeader
+
+
+@dataclass(slots=True)
+class _Segment:
+    """One file of ours; it is free when no ticket is left, which the kernel counts as its links."""
+
+    path: Path
+    fd: int
+    size: int
+    busy: bool = False
+
+    @property
+    def free(self) -> bool:
+        return not self.busy and os.fstat(self.fd).st_nlink <= 1
+
+
+class ShmStore:
+    """`kvtransfer.transport.KVStore` over files; never more than `memory_gib` of them.
+
+    Segments are reused, least recently written first: faulting new pages of a tmpfs costs four to ten
+    times as much as copying into pages that are there.
+    """
+
+    def __init__(self, transfer: Transfer, owner: str) -> None:
+        self._owner = OwnerFolder(transfer, owner)
+        self._folder = self._owner.path
+        self._directory = self._folder.parent
+        self._lease_s = transfer.lease_s
+        self._limit = int(transfer.memory_gib * 2**30)
+        self._segments: list[_Segment] = []
+        self._numbers = itertools.count()
+        (self._folder / SETTLED).touch(0o600)
+
+    def open(self, name: str, header: KVHeader) -> "ShmWriter":
+        ticket = ticket_path(self._directory, name)
+        encoded = header.encode()
+        if LENGTH.size + len(encoded) > STATE_AT:
+            raise TransportError(f"a KV header of {len(encoded)} bytes does not fit its page")
+        segment = None
+        try:
+            segment = self._take(HEADER_PAGE + header.num_bytes)
+            page = LENGTH.pack(len(encoded)) + encoded
+            state = STATE.pack(uuid.uuid4().bytes, 0)
+            os.pwrite(segment.fd, page.ljust(STATE_AT, b"\0") + state, 0)
+            set_lease(segment.fd, self._lease_s)
+            ticket.unlink(missing_ok=True)
+            os.link(segment.path, ticket)
+        except OSError as error:
+            if segment is not None:
+                self.drop(segment)
+            raise TransportError(f"cannot put KV into {self._directory}: {error.strerror}") from error
+        return ShmWriter(self, segment, ticket, header)
+
+    def close(self) -> None:
+        """Our segments go; a ticket that is out keeps its own until its lease ends."""
+        for segment in list(self._segments):
+            self.drop(segment)
+        self._owner.close()
+
+    def _take(self, size: int) -> _Segment:
+        """Room for a segment: new as long as there is some left, then that of the one written longest ago."""
+        path = self._folder / f"{next(self._numbers)}.busy"
+        for segment in list(self._segments):
+            if self._used() + size <= self._limit:
+                break
+            if self._claim(segment, path):
+                if size <= segment.size <= 2 * size:
+                    self._segments.remove(segment)
+                    self._segments.append(segment)
+                    return segment
+                self.drop(segment)
+        if self._used() + size > self._limit:
+            raise NoSpaceError(
+                f"{size} bytes of KV do not fit: tickets that nobody has fetched yet hold {self._used()} of "
+                f"{self._limit} bytes; raise transfer.memory_gib, or lower transfer.lease_s"
+            )
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        segment = _Segment(path, fd, size, busy=True)
+        self._segments.append(segment)
+        return segment
+
+    def _claim(self, segment: _Segment, path: Path) -> bool:
+        if not segment.free:
+            return False
+        kept = segment.path
+        kept.rename(path)  # so that nobody can link it any more
+        if os.fstat(segment.fd).st_nlink > 1:  # shared at the last moment
+            path.rename(kept)
+            return False
+        segment.path, segment.busy = path, True
+        return True
+
+    def _used(self) -> int:
+        return sum(segment.size for segment in self._segments)
+
+    def drop(self, segment: _Segment) -> None:
+        """Give up the segment's room; a ticket that is out keeps its bytes until its lease ends."""
+        segment.path.unlink(missing_ok=True)
+        os.close(segment.fd)
+        self._segments.remove(segment)
+
+    def keep(self, segment: _Segment, prefix_digest: str) -> None:
+        """The segment is whole: from now on its prompt can be found by its digest."""
+        path = self._folder / (checked(prefix_digest) + KEPT)
+        for older in [other for other in self._segments if other.path == path]:
+            self.drop(older)
+        segment.path.rename(path)
+        segment.path, segment.busy = path, False
+        set_lease(segment.fd, self._lease_s)
+
+
+
+class ShmWriter:
+    """A segment that is being written (`kvtransfer.transport.KVWriter`)."""
+
+    def __init__(self, store: ShmStore, segment: _Segment, ticket: Path, header: KVHeader) -> None:
+        self._store = store
+        self._segment = segment
+        self._ticket = ticket
+        self._header = header
+
+    def write(self, first_block: int, layers: Sequence[Buffers]) -> None:
+        num_blocks = self._header.check_blocks(first_block, layers)
+        fd = self._segment.fd
+        try:
+            for layer, buffers in enumerate(layers):
+                _write_all(fd, buffers, HEADER_PAGE + self._header.offset(layer, first_block))
+            ready = STATE.pack(b"", first_block + num_blocks)[16:]
+            os.pwrite(fd, ready, STATE_AT + 16)
+        except OSError as error:
+            raise TransportError(f"cannot put KV into {self._ticket.parent}: {error.strerror}") from error
+
+    def commit(self) -> None:
+        try:
+            self._store.keep(self._segment, self._header.prefix_digest)
+        except OSError as error:
+            raise TransportError(f"cannot keep KV in {self._ticket.parent}: {error.strerror}") from error
+
+    def abort(self) -> None:
+        self._ticket.unlink(missing_ok=True)
+        # Readers that are in the middle must not wait for the rest.
+        os.pwrite(self._segment.fd, STATE.pack(uuid.uuid4().bytes, 0), STATE_AT)
+        self._store.drop(self._segment)
+
+
+def _write_all(fd: int, buffers: Buffers, offset: int) -> int:
+    """Write the views one after the other; returns the offset behind them. Short writes go on."""
+    for batch in batches(buffers):
+        pending = batch
+        while pending:
+            written = os.pwritev(fd, pending, offset)
+            offset += written
+            while pending and written >= pending[0].nbytes:
+                written -= pending[0].nbytes
+                pending = pending[1:]
+            if pending and written:
+                pending = [pending[0][written:], *pending[1:]]
+    return offset
