@@ -96,7 +96,7 @@ def measure(url: str, side: Side, requests: Sequence[LoadRequest], drive: Drive)
         ttft_ms=tuple(answer.ttft_ms for answer in answers),
         tpot_ms=tuple(answer.tpot_ms for answer in answers if answer.tpot_ms is not None),
         cpu_s=cpu_spent(cpu_before, cpu_after),
-        handoff_bytes=sum(r.handoff_bytes for r in after) - sum(r.handoff_bytes for r in before),
+        handoff_bytes=sum(r.copied_bytes for r in after) - sum(r.copied_bytes for r in before),
         memory=resident_memory(pids),
         replicas=len(pids),
     )

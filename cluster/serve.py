@@ -25,7 +25,6 @@ from deployments.app import APP_NAME, ROUTER_CPUS, build_application
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec
-from kvtransfer.transport import check_transport
 
 SERVE_CPUS = 1
 """Logical cores for Serve's controller and proxy in a Ray that we start."""
@@ -36,7 +35,6 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
     console = Console(highlight=False)
     spec = load_spec(spec_path)
     plan = make_plan(spec, str(spec_path))  # contract before traffic (rule 7)
-    check_transport(spec.transfer)
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with _ray(spec, console, ray_address) as own_ray:

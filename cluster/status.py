@@ -65,10 +65,10 @@ def _rows(pool: PoolStatus) -> list[tuple[str, ...]]:
             str(replica.waiting),
             str(replica.running),
             f"{replica.kv_use:.1%}",
-            str(replica.handoffs),
-            str(replica.handoff_failures),
-            f"{replica.handoff_bytes / 2**20:,.1f}",
-            f"{replica.handoff_ms / max(1, replica.handoffs):.2f}",
+            str(replica.copies),
+            str(replica.failures),
+            f"{replica.copied_bytes / 2**20:,.1f}",
+            f"{replica.copy_ms / max(1, replica.copies):.2f}",
         )
         for replica in pool.replicas
     ]

@@ -15,7 +15,11 @@ from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, R
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Everything a replica's engine needs; `domain` is the KV domain of its weights."""
+    """Everything a replica's engine needs; `domain` is the KV domain of its weights.
+
+    `owner` is the id under which it keeps KV, drawn anew at every start: what a restarted replica's
+    predecessor kept is nobody's.
+    """
 
     role: Role
     name: str
@@ -25,6 +29,7 @@ class EngineConfig:
     weights: Path
     domain: str
     replica: str
+    owner: str
 
     @property
     def pool_name(self) -> str:
@@ -54,13 +59,13 @@ class Engine(Protocol):
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch. True if there was any."""
 
-    def sweep(self) -> int:
-        """Release KV whose lease ended; returns how many tickets that were."""
+    async def sweep(self) -> None:
+        """Release KV whose lease ended, and take note of how tickets ended."""
 
     def load(self) -> Load:
         """What the engine carries now."""
 
-    def status(self, pid: int) -> ReplicaStatus:
+    async def status(self, pid: int) -> ReplicaStatus:
         """`load` for people, with what the handoffs cost so far."""
 
     async def check_health(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from typing import Any
 
@@ -15,6 +15,11 @@ from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket,
 from router.telemetry import TelemetryBoard
 
 
+ROUTE_S = 2.0
+"""How long a call may look for a replica. Each takes as many as come, so there is none if this is over:
+Serve would go on waiting until one has been started again, and the client with it."""
+
+
 def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> Any:
     """A handle call with an identity of its own.
 
@@ -23,6 +28,28 @@ def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> 
     seen with several prompts in one completion). An empty context makes Serve draw a fresh id.
     """
     return Context().run(handle.remote, request)
+
+
+@asynccontextmanager
+async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: str) -> AsyncGenerator[None, None]:
+    """Raises PoolUnavailableError when no replica has taken the leg after ROUTE_S; else no limit holds."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as limit:
+
+            def check() -> None:
+                if not board.was_sent(leg_id):
+                    limit.reschedule(loop.time())
+
+            timer = loop.call_later(ROUTE_S, check)
+            try:
+                yield
+            finally:
+                timer.cancel()
+    except TimeoutError as error:
+        raise PoolUnavailableError(f"{pool} has no replica that takes the request") from error
+    finally:
+        board.left(leg_id)
 
 
 class ServePrefillPool:
@@ -36,7 +63,8 @@ class ServePrefillPool:
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            result: PrefillResult = await response
+            async with _must_be_sent(self._board, request.request_id, f"prefill pool {self._name}"):
+                result: PrefillResult = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
@@ -67,10 +95,13 @@ class ServeDecodePool:
         frames = _call(self._handle, request)
         finished = False
         try:
-            async for frame in frames:
+            async with _must_be_sent(self._board, request.request_id, f"decode pool {self._name}"):
+                frame: TokenFrame | None = await anext(frames, None)
+            while frame is not None:
                 self._board.observe(frame.load)
                 finished = frame.finished
                 yield frame
+                frame = await anext(frames, None)
         except (RayActorError, TaskCancelledError) as error:
             raise HandoffFailedError(f"decode pool {self._name}: the replica was lost") from error
         except (DeploymentUnavailableError, BackPressureError) as error:

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import os
+import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
+import ray
 from ray import serve
 
 from deployments.engine import Engine, EngineConfig
 from deployments.weights import local_weights
 from heliostat.errors import EngineStartError, HeliostatError
-from heliostat.spec import Spec
+from heliostat.spec import Spec, Transfer
 from heliostat.status import ReplicaStatus
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
 from kvtransfer.contract import check_contract, kv_domain, read_module
@@ -43,7 +45,7 @@ class _Replica:
 
     async def status(self) -> ReplicaStatus:
         """The same for people, with what the handoffs cost."""
-        return self._engine.status(os.getpid())
+        return await self._engine.status(os.getpid())
 
     async def check_health(self) -> None:
         """Serve asks; the engine answers. Raises HeliostatError."""
@@ -62,8 +64,8 @@ class PrefillReplica(_Replica):
 
     async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
         await super().__init__(spec, name)
-        # KV that lies here from before this replica has no ticket that anybody could redeem for long.
-        self._engine.sweep()
+        # What a replica that was killed here kept is nobody's.
+        await self._engine.sweep()
         self._reaper = asyncio.create_task(self._reap(spec.transfer.lease_s))
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
@@ -78,7 +80,7 @@ class PrefillReplica(_Replica):
         """KV whose router or decode replica died is released when its lease ends."""
         while True:
             await asyncio.sleep(lease_s / 2)
-            self._engine.sweep()
+            await self._engine.sweep()
 
 
 class DecodeReplica(_Replica):
@@ -125,8 +127,16 @@ def _engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineCon
         name=name,
         pool=pool,
         family=spec.family,
-        transfer=spec.transfer,
+        transfer=_reachable(spec.transfer),
         weights=module.path,
         domain=kv_domain(module, spec.family.dtype),
         replica=replica,
+        owner=uuid.uuid4().hex,
     )
+
+
+def _reachable(transfer: Transfer) -> Transfer:
+    """`host: node` as the address that other nodes know this one by."""
+    if transfer.host != "node":
+        return transfer
+    return transfer.model_copy(update={"host": ray.util.get_node_ip_address()})

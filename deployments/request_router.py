@@ -42,6 +42,7 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         if isinstance(request, PrefillRequest | DecodeRequest):
             BOARD.sent(
                 pending_request.metadata.internal_request_id,
+                request.request_id,
                 replica_name(replica_id),
                 len(request.token_ids),
             )

@@ -1,6 +1,8 @@
 """What an engine reports about itself after every step, and what its handoffs did."""
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 
 from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -16,16 +18,14 @@ MAX_UNCLAIMED = 4096
 class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
     """A vLLM stat logger (`vllm.v1.metrics.loggers`) that keeps the last step's figures in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_record: Callable[[CopyRecord], None]) -> None:
         self.running = 0
         self.waiting = 0
         self.kv_use = 0.0
         self.steps = 0
+        self._on_record = on_record
         self._records: OrderedDict[str, CopyRecord] = OrderedDict()
-        self.handoff_bytes = 0
-        self.handoff_ms = 0.0
-        self.handoffs = 0
-        self.handoff_failures = 0
+        self._awaited: dict[str, asyncio.Future[CopyRecord]] = {}
 
     def factory(self, vllm_config: VllmConfig, engine_index: int = 0) -> "EngineTelemetry":
         """vLLM builds its loggers itself, so it gets this instance through a factory."""
@@ -54,11 +54,24 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
         """The record of a ticket's copy, once."""
         return self._records.pop(ticket_id, None)
 
+    async def arrived(self, ticket_id: str, timeout_s: float) -> CopyRecord:
+        """The same, waiting for it: it may come a moment after the output that it belongs to.
+
+        Raises TimeoutError.
+        """
+        if record := self.claim(ticket_id):
+            return record
+        future = self._awaited[ticket_id] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        finally:
+            del self._awaited[ticket_id]
+
     def _keep(self, record: CopyRecord) -> None:
-        self.handoffs += 1
-        self.handoff_bytes += record.num_bytes
-        self.handoff_ms += record.ms
-        self.handoff_failures += record.failure is not None
+        self._on_record(record)
+        if (awaited := self._awaited.get(record.ticket_id)) and not awaited.done():
+            awaited.set_result(record)
+            return
         self._records[record.ticket_id] = record
         while len(self._records) > MAX_UNCLAIMED:
             self._records.popitem(last=False)

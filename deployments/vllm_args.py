@@ -5,7 +5,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.engine import EngineConfig
 from heliostat.wire import Role
-from kvtransfer.connector import CONNECTOR_NAME, TRANSFER_CONFIG
+from kvtransfer.connector import CONNECTOR_NAME, OWNER_CONFIG, TRANSFER_CONFIG
 
 CPU_KV_CACHE_GIB = 1.0
 
@@ -36,7 +36,10 @@ def engine_args(config: EngineConfig) -> AsyncEngineArgs:
             kv_role="kv_producer" if config.role is Role.PREFILL else "kv_consumer",
             # `recompute` would prefill with the decode module and say nothing (rule 5).
             kv_load_failure_policy="fail",
-            kv_connector_extra_config={TRANSFER_CONFIG: config.transfer.model_dump()},
+            kv_connector_extra_config={
+                TRANSFER_CONFIG: config.transfer.model_dump(),
+                OWNER_CONFIG: config.owner,
+            },
         ),
     }
     return AsyncEngineArgs(**settings)

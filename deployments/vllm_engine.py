@@ -3,8 +3,7 @@
 Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
 """
 
-import time
-import uuid
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
@@ -19,6 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from deployments.engine import EngineConfig
 from deployments.engine_log import EngineLog
+from deployments.handoff_desk import HandoffDesk
 from deployments.telemetry import EngineTelemetry
 from deployments.vllm_args import engine_args
 from heliostat.errors import (
@@ -35,13 +35,16 @@ from heliostat.wire import (
     Load,
     PrefillRequest,
     PrefillResult,
+    Role,
     Ticket,
     TokenDelta,
     TokenFrame,
     TokenLogprobs,
 )
 from kvtransfer.handoff import CopyRecord, Direction, HandoffParams, digest_tokens
-from kvtransfer.transport import create_transport
+
+RECORD_S = 2.0
+"""A save's record comes with the step that did it, at most a moment after its output."""
 
 STOP_S = 10.0
 """An engine's processes unlink their shared memory when they end by themselves, not when killed."""
@@ -52,10 +55,11 @@ class VllmEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
-        self._telemetry = EngineTelemetry()
-        self._transport = create_transport(config.transfer)
+        self._desk = HandoffDesk(config)
+        self._telemetry = EngineTelemetry(self._desk.copied)
         self._log = EngineLog(config.replica)
         self._queued_prompt_tokens = 0
+        self._computing: dict[str, asyncio.Event] = {}
         self._llm: AsyncLLM | None = None
 
     async def start(self) -> None:
@@ -67,6 +71,8 @@ class VllmEngine:
             except (ValueError, TypeError, RuntimeError, OSError) as error:
                 cause = self._log.root_cause() or f"{type(error).__name__}: {error}"
                 raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
+        if self._config.role is Role.PREFILL:
+            await self._desk.open()
 
     @property
     def llm(self) -> AsyncLLM:
@@ -76,50 +82,49 @@ class VllmEngine:
         return self._llm
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
-        ticket_id = uuid.uuid4().hex
-        prefix_digest = digest_tokens(request.token_ids)
-        params = HandoffParams(
-            Direction.SAVE, ticket_id, self._config.domain, prefix_digest, len(request.token_ids)
-        )
-        self._queued_prompt_tokens += len(request.token_ids)
+        """Prompts that were computed, or are just being computed for somebody else, are only shared."""
+        num_tokens = len(request.token_ids)
+        digest = digest_tokens(request.token_ids)
+        self._queued_prompt_tokens += num_tokens
+        try:
+            while True:
+                if ticket := await self._desk.share(digest):
+                    return PrefillResult(ticket, self.load(), num_tokens, 0.0)
+                if (computing := self._computing.get(digest)) is None:
+                    break
+                await computing.wait()
+            done = self._computing[digest] = asyncio.Event()
+            try:
+                return await self._compute(request, self._desk.new_params(digest, num_tokens))
+            finally:
+                del self._computing[digest]
+                done.set()
+        except TransportError as error:
+            raise PrefillFailedError(f"{self._config.replica}: {error}") from error
+        finally:
+            self._queued_prompt_tokens -= num_tokens
+
+    async def _compute(self, request: PrefillRequest, params: HandoffParams) -> PrefillResult:
         finished = False
         try:
             output = await self._run_prefill(request, params)
             if output is None or output.outputs[0].finish_reason == "error":
                 raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
-            record = self._publication(ticket_id)
+            record = await self._publication(params.ticket_id)
             finished = True
         finally:
-            self._queued_prompt_tokens -= len(request.token_ids)
             if not finished:
                 # A cancel may land just after the copy; nobody else knows this ticket's name.
-                self._transport.release(ticket_id)
-        ticket = Ticket(
-            ticket_id=ticket_id,
-            transport=self._config.transfer.transport,
-            domain=self._config.domain,
-            prefix_digest=prefix_digest,
-            num_tokens=len(request.token_ids),
-            num_bytes=record.num_bytes,
-            owner=self._config.replica,
-            expires_at_s=time.time() + self._config.transfer.lease_s,
-        )
+                self._desk.discard(params.ticket_id)
+        ticket = self._desk.commit(params, record)
         return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, record.ms)
 
-    def _publication(self, ticket_id: str) -> CopyRecord:
-        """What the worker's copy did. Raises PrefillFailedError when no KV was published.
-
-        The record may arrive a moment after the output that it belongs to; the KV itself is then the
-        witness.
-        """
-        record = self._telemetry.claim(ticket_id)
-        if record is None:
-            try:
-                reader = self._transport.get(ticket_id)
-            except TransportError as error:
-                raise PrefillFailedError(f"{self._config.replica}: no KV was published: {error}") from error
-            record = CopyRecord(ticket_id, reader.header.num_bytes, 0.0, None)
-            reader.close()
+    async def _publication(self, ticket_id: str) -> CopyRecord:
+        """What the worker's copy did. Raises PrefillFailedError when no KV was published."""
+        try:
+            record = await self._telemetry.arrived(ticket_id, RECORD_S)
+        except TimeoutError as error:
+            raise PrefillFailedError(f"{self._config.replica}: the engine did not save the KV") from error
         if record.failure is not None:
             raise PrefillFailedError(f"{self._config.replica}: no KV was published: {record.failure}")
         return record
@@ -164,15 +169,28 @@ class VllmEngine:
         if ticket is not None:
             self._check_ticket(ticket, request)
             params = HandoffParams(
-                Direction.LOAD, ticket.ticket_id, ticket.domain, ticket.prefix_digest, ticket.num_tokens
+                Direction.LOAD,
+                ticket.ticket_id,
+                ticket.domain,
+                ticket.prefix_digest,
+                ticket.num_tokens,
+                ticket.address,
+                ticket.num_bytes,
+                ticket.streamed,
             )
             sampling.extra_args = {"kv_transfer_params": params.encode()}
         elif len(request.token_ids) > 1:
             raise HandoffFailedError(f"{self._config.replica}: a prompt of several tokens needs a ticket")
-        with self._engine_errors(HandoffFailedError):
-            async with aclosing(self._frames(request, sampling)) as frames:
-                async for frame in frames:
-                    yield frame
+        if ticket is not None:
+            self._desk.admit(ticket)
+        try:
+            with self._engine_errors(HandoffFailedError):
+                async with aclosing(self._frames(request, sampling)) as frames:
+                    async for frame in frames:
+                        yield frame
+        finally:
+            if ticket is not None:
+                self._desk.done(ticket)
 
     async def _frames(
         self, request: DecodeRequest, sampling: SamplingParams
@@ -190,9 +208,9 @@ class VllmEngine:
                     load_ms = record.ms
                 unread -= {sequence.index for sequence in output.outputs}
                 if not unread:
-                    # Each of the n sequences loads the KV by itself and holds it open until it ends;
-                    # once all have a token, nobody needs its name.
-                    self._transport.release(ticket.ticket_id)
+                    # Each of the n sequences loads the KV by itself; once all have a token, nobody
+                    # needs its name.
+                    self._desk.admitted(ticket)
             yield TokenFrame(tuple(map(_delta, output.outputs)), output.finished, self.load(), load_ms)
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
@@ -207,11 +225,10 @@ class VllmEngine:
         return HandoffFailedError(f"{self._config.replica}: {reason}")
 
     async def release(self, ticket_id: str) -> bool:
-        return self._transport.release(ticket_id)
+        return await self._desk.withdraw(ticket_id)
 
-    def sweep(self) -> int:
-        """Release KV whose lease ended; returns how many tickets that were."""
-        return self._transport.sweep()
+    async def sweep(self) -> None:
+        await self._desk.sweep()
 
     def load(self) -> Load:
         return Load(
@@ -230,7 +247,7 @@ class VllmEngine:
             cause = self._log.root_cause() or str(error)
             raise HeliostatError(f"pool {self._config.pool_name}: the engine died: {cause}") from error
 
-    def status(self, pid: int) -> ReplicaStatus:
+    async def status(self, pid: int) -> ReplicaStatus:
         """`load` for people, with what the handoffs cost so far."""
         load = self.load()
         return ReplicaStatus(
@@ -239,10 +256,7 @@ class VllmEngine:
             running=load.running,
             queued_prompt_tokens=load.queued_prompt_tokens,
             kv_use=load.kv_use,
-            handoffs=self._telemetry.handoffs,
-            handoff_failures=self._telemetry.handoff_failures,
-            handoff_bytes=self._telemetry.handoff_bytes,
-            handoff_ms=self._telemetry.handoff_ms,
+            handoffs=await self._desk.figures(),
             pid=pid,
         )
 

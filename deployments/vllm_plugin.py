@@ -1,6 +1,10 @@
-"""A vLLM plugin (`vllm.general_plugins`, vLLM 0.32) for hosts on which several engines share the cores.
+"""A vLLM plugin (`vllm.general_plugins`, vLLM 0.32), loaded in each of an engine's processes.
 
-Readers of vLLM's shared-memory queues spin for a second after every message, so each engine that has
+No process outlives its parent: when a replica is killed, its engine core and worker end with it. vLLM's
+own notice of a lost parent is a matter of the next message; until then an orphan holds its memory, its
+cores, and the KV that it kept for others.
+
+And it makes room on hosts on which several engines share the cores. Readers of vLLM's shared-memory queues spin for a second after every message, so each engine that has
 just worked keeps two processes busy. With a core per process that saves microseconds a step; with
 five engines on two cores it starves the router and the HTTP proxy, and streams come in lumps of up to
 a second (measured). Where `NAP` is set, a spinning reader sleeps a tenth of a millisecond between two
@@ -10,8 +14,13 @@ Waiting for the writer's notification from the start is no way out: notification
 messages are frequent, and a step then takes seconds (tried).
 """
 
+import ctypes
+import multiprocessing
 import os
+import signal
 import time
+
+PR_SET_PDEATHSIG = 1
 
 NAP = "HELIOSTAT_NAP"
 """Set by `deployments.environment` for replicas without a GPU; vLLM loads plugins in all its processes."""
@@ -21,8 +30,19 @@ NAP_S = 1e-4
 
 def register() -> None:
     """Called by vLLM in the replica, the engine core and the worker."""
+    _end_with_parent()
     if os.environ.get(NAP) != "1":
         return
     from vllm.distributed.device_communicators import shm_broadcast
 
     shm_broadcast.sched_yield = lambda: time.sleep(NAP_S)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process, one of an engine's children, when its parent dies."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # the replica itself, which is Ray's to end
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent.pid:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)

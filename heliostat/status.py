@@ -9,6 +9,36 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class HandoffFigures(_Frozen):
+    """One replica's handoffs of one KV domain so far, over one transport.
+
+    A ticket is `committed` (its KV is whole; for a reader: it arrived), then `admitted` (its KV was
+    read) or not, and over when it was `released` or `expired`; `open` are not over. `copies` counts
+    copies of KV, also repeated ones, `num_bytes` and `ms` what they moved and took, `hidden_ms` the part
+    that passed while the prefill still computed. `stranded_block_s`: blocks times seconds of KV that
+    was kept for a reader who never came. `failures` are by class (`TransportError.kind`).
+    """
+
+    transport: str
+    domain: str
+    open: int
+    committed: int
+    admitted: int
+    released: int
+    expired: int
+    copies: int
+    num_bytes: int
+    ms: float
+    hidden_ms: float
+    stranded_block_s: float
+    failures: dict[str, int]
+
+    @property
+    def gb_per_s(self) -> float:
+        """Bandwidth of the copies alone; 0 before the first."""
+        return self.num_bytes / self.ms / 1e6 if self.ms else 0.0
+
+
 class ReplicaStatus(_Frozen):
     """One replica: requests waiting and running, KV blocks in use (0 to 1), and its handoffs so far."""
 
@@ -17,11 +47,28 @@ class ReplicaStatus(_Frozen):
     running: int
     queued_prompt_tokens: int
     kv_use: float
-    handoffs: int
-    handoff_failures: int
-    handoff_bytes: int
-    handoff_ms: float
+    handoffs: tuple[HandoffFigures, ...]
     pid: int
+
+    @property
+    def copies(self) -> int:
+        """Over all KV domains."""
+        return sum(figures.copies for figures in self.handoffs)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Over all KV domains."""
+        return sum(figures.num_bytes for figures in self.handoffs)
+
+    @property
+    def copy_ms(self) -> float:
+        """Over all KV domains."""
+        return sum(figures.ms for figures in self.handoffs)
+
+    @property
+    def failures(self) -> int:
+        """Over all KV domains and classes."""
+        return sum(sum(figures.failures.values()) for figures in self.handoffs)
 
 
 class PoolStatus(_Frozen):

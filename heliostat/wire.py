@@ -37,17 +37,21 @@ class Ticket:
 
     `ticket_id` names the KV in its transport; `prefix_digest` commits to x_1 … x_{N-1} and `domain` to
     the weights that wrote it, so that a ticket cannot be read for another prompt or module.
-    `expires_at_s` is Unix time on the owner's host.
+    `address` says where, in the transport's own terms. `num_bytes` counts the whole KV, also when it is
+    still being computed (`streamed`). `expires_at_s` is Unix time on the owner's host.
     """
 
     ticket_id: str
     transport: str
+    address: str
     domain: str
     prefix_digest: str
     num_tokens: int
+    num_blocks: int
     num_bytes: int
     owner: str
     expires_at_s: float
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,19 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
 from heliostat import errors
 from heliostat.errors import OwnerLostError, TransportError
 
-Value: TypeAlias = "str | int | float | bool | None | list[Value] | dict[str, Value]"
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 Message: TypeAlias = dict[str, Value]
 
 _LENGTH = struct.Struct("<I")
 MAX_MESSAGE = 16 * 2**20
+ACCEPT_S = 0.1
 CONNECT_S = 2.0
 ANSWER_S = 5.0
 """An owner that lives answers in milliseconds; a request must end within 5 s, whatever happens to it."""
@@ -61,13 +63,14 @@ class ControlServer:
         """Listen on the Unix socket `local` and on a free TCP port of `host`."""
         self._handlers = handlers
         self._sockets: set[socket.socket] = set()
+        self._closed = False
         try:
             self._local = socket.socket(socket.AF_UNIX)
             self._local.bind(local)
             os.chmod(local, 0o600)
             self._remote = socket.create_server((host, 0))
         except OSError as error:
-            raise TransportError(f"cannot listen on {local} and {host}: {error.strerror}") from error
+            raise TransportError(f"cannot listen on {local} and {host}: {error}") from error
         self.address = f"{host}:{self._remote.getsockname()[1]}"
         for listener in (self._local, self._remote):
             listener.listen()
@@ -78,8 +81,14 @@ class ControlServer:
             try:
                 connection, _ = listener.accept()
             except OSError:
-                return  # closed
+                if self._closed:
+                    return
+                time.sleep(ACCEPT_S)  # out of descriptors, say: who wants in waits until there are some
+                continue
             self._sockets.add(connection)
+            if self._closed:
+                connection.close()
+                return
             threading.Thread(target=self._serve, args=(connection,), name="kv-control", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -99,10 +108,11 @@ class ControlServer:
             return {"ok": self._handlers[str(message.get("op"))](session, message)}
         except TransportError as error:
             return {"error": str(error), "kind": type(error).__name__}
-        except (KeyError, TypeError, ValueError) as error:
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
             return {"error": f"malformed message {message.get('op')}: {error}", "kind": "TransportError"}
 
     def close(self) -> None:
+        self._closed = True
         for each in (self._local, self._remote, *self._sockets):
             # shutdown wakes a thread that is blocked in accept or recv; close alone would not.
             with contextlib.suppress(OSError):
@@ -122,10 +132,16 @@ class ControlClient:
         self._address = address
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self.connection = 0
+        """The number of the connection that is, or was, the last."""
 
-    def call(self, op: str, within_s: float = ANSWER_S, **arguments: Value) -> Message:
-        """Send a message and wait for its answer."""
+    def call(
+        self, op: str, within_s: float = ANSWER_S, on: int | None = None, /, **arguments: Value
+    ) -> Message:
+        """Send a message and wait for its answer; `on` this connection, if its number is given."""
         with self._lock:
+            if on is not None and (self._socket is None or on != self.connection):
+                raise OwnerLostError(f"the connection to the prefill replica at {self._address} was lost")
             try:
                 connection = self._socket or self._connect()
                 connection.settimeout(within_s)
@@ -133,7 +149,9 @@ class ControlClient:
                 answer = _receive(connection)
             except (OSError, ValueError) as error:
                 self._drop()
-                raise OwnerLostError(f"the prefill replica at {self._address} does not answer: {error}") from error
+                raise OwnerLostError(
+                    f"the prefill replica at {self._address} does not answer: {error}"
+                ) from error
             if answer is None:
                 self._drop()
                 raise OwnerLostError(f"the prefill replica at {self._address} closed the connection")
@@ -143,20 +161,21 @@ class ControlClient:
         assert isinstance(result, dict)
         return result
 
-    @property
-    def connected(self) -> bool:
-        return self._socket is not None
-
     def _connect(self) -> socket.socket:
         if self._address.startswith("/"):
             connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(CONNECT_S)
-            connection.connect(self._address)
+            try:
+                connection.settimeout(CONNECT_S)
+                connection.connect(self._address)
+            except OSError:
+                connection.close()
+                raise
         else:
             host, _, port = self._address.rpartition(":")
             connection = socket.create_connection((host, int(port)), CONNECT_S)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
+        self.connection += 1
         return connection
 
     def _drop(self) -> None:
@@ -164,9 +183,16 @@ class ControlClient:
             self._socket.close()
             self._socket = None
 
-    def close(self) -> None:
+    def is_on(self, connection: int) -> bool:
+        """Whether that connection is still there, as far as we know."""
         with self._lock:
-            self._drop()
+            return self._socket is not None and connection == self.connection
+
+    def close(self, connection: int | None = None) -> None:
+        """End the connection, or only if it is still that one."""
+        with self._lock:
+            if connection is None or connection == self.connection:
+                self._drop()
 
 
 def _send(connection: socket.socket, message: Message) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 PARAMS_KEY = "heliostat"
@@ -19,25 +19,23 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HandoffParams:
-    """Rides on one request into the engine; plain strings and numbers, since msgpack carries it."""
+    """Rides on one request into the engine; plain strings and numbers, since msgpack carries it.
+
+    `address` and `num_bytes` are known to a load only. `streamed`: the KV is still being computed.
+    """
 
     direction: Direction
     ticket_id: str
     domain: str
     prefix_digest: str
     num_tokens: int
+    address: str = ""
+    num_bytes: int = 0
+    streamed: bool = False
 
     def encode(self) -> dict[str, dict[str, str | int]]:
         """As vLLM's `kv_transfer_params`."""
-        return {
-            PARAMS_KEY: {
-                "direction": self.direction.value,
-                "ticket_id": self.ticket_id,
-                "domain": self.domain,
-                "prefix_digest": self.prefix_digest,
-                "num_tokens": self.num_tokens,
-            }
-        }
+        return {PARAMS_KEY: {**asdict(self), "direction": self.direction.value}}
 
     @classmethod
     def decode(cls, kv_transfer_params: Mapping[str, object] | None) -> "HandoffParams | None":
@@ -45,33 +43,42 @@ class HandoffParams:
         raw = (kv_transfer_params or {}).get(PARAMS_KEY)
         if not isinstance(raw, dict):
             return None
-        return cls(
-            Direction(raw["direction"]),
-            raw["ticket_id"],
-            raw["domain"],
-            raw["prefix_digest"],
-            raw["num_tokens"],
-        )
+        return cls(**{**raw, "direction": Direction(raw["direction"])})
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCopy:
-    """Copy these KV blocks out of, or into, the engine; `first_block` counts within the prompt."""
+    """Copy these KV blocks out of, or into, the engine; `first_block` counts within the prompt.
+
+    `num_blocks` is how many the whole prompt has. A save comes in one part per chunk of the prefill;
+    `last` marks the part that completes it.
+    """
 
     request_id: str
     params: HandoffParams
     first_block: int
     block_ids: tuple[int, ...]
+    num_blocks: int
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CopyRecord:
-    """What one copy did: bytes and milliseconds, or the reason why it failed."""
+    """What one handoff cost on one side, or why it failed.
+
+    `ms` is time spent copying; `hidden_ms` the part of it during which the prefill was still computing.
+    `kind` is the class of a failure (`TransportError.kind`), empty for a success.
+    """
 
     ticket_id: str
+    domain: str
+    direction: Direction
+    num_blocks: int
     num_bytes: int
     ms: float
-    failure: str | None
+    hidden_ms: float
+    kind: str = ""
+    failure: str | None = None
 
 
 def digest_tokens(token_ids: Sequence[int]) -> str:

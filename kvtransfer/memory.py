@@ -47,6 +47,15 @@ class BlockMemory:
         """Over all layers."""
         return sum(block_bytes for _, block_bytes in self._layers)
 
+    @property
+    def regions(self) -> list[memoryview]:
+        """The memory of each layer, for transports that want to know it before."""
+        return [memory for memory, _ in self._layers]
+
+    def blocks(self, block_ids: Sequence[int]) -> list[list[memoryview]]:
+        """`views` of every layer."""
+        return [self.views(layer, block_ids) for layer in range(self.num_layers)]
+
     def views(self, layer: int, block_ids: Sequence[int]) -> list[memoryview]:
         """The blocks' memory in the order of `block_ids`; neighbours come as one view."""
         memory, block_bytes = self._layers[layer]

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from heliostat.errors import KVRefusedError, OwnerLostError, TransportError
@@ -14,7 +14,7 @@ from kvtransfer.owner import checked, host_identity, make_directory, remove_dead
 from kvtransfer.transport import Buffers, KVHeader, Outcome, Settlement
 
 Send = Callable[[Sequence[Span]], None]
-"""Ask the owner for its part of a read."""
+"""Ask the owner for its part of a read; raises TransportError unless it held the KV for us until now."""
 
 
 class ReaderLink(Protocol):
@@ -45,10 +45,26 @@ class Network(Protocol):
 
 @dataclass(slots=True)
 class _Peer:
-    """An owner that we read from; one read at a time, since answers come in the order of the asking."""
+    """An owner that we read from, and the connection on which we met it."""
 
     control: ControlClient
     link: ReaderLink | None = None
+    connection: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def meet(self, network: Network) -> ReaderLink:
+        """Our link; a new connection is a new acquaintance: the owner forgot us when the old one ended."""
+        if self.link is not None and self.control.is_on(self.connection):
+            return self.link
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+        link = network.link()
+        introduction = self.control.call("meet", **link.introduce())
+        connection = self.control.connection
+        link.meet(introduction)
+        self.link, self.connection = link, connection
+        return link
 
 
 class MemoryClient:
@@ -66,14 +82,10 @@ class MemoryClient:
 
     def get(self, name: str, address: str) -> "MemoryReader":
         peer = self._peer(address)
-        with self._lock:
-            if peer.link is None or not peer.control.connected:
-                # A new connection is a new acquaintance: the owner forgot us when the old one ended.
-                link = self._network.link()
-                link.meet(peer.control.call("meet", **link.introduce()))
-                peer.link = link
-            opened = peer.control.call("open", name=name)
-        return MemoryReader(name, opened, peer.control, peer.link)
+        with peer.lock:
+            link = peer.meet(self._network)
+            opened = peer.control.call("open", ANSWER_S, peer.connection, name=name)
+            return MemoryReader(address.partition("/")[0], opened, peer.control, peer.connection, link)
 
     def release(self, name: str, address: str, outcome: Outcome) -> bool:
         return bool(self._peer(address).control.call("release", name=name, outcome=outcome)["released"])
@@ -108,12 +120,17 @@ class MemoryClient:
 class MemoryReader:
     """Open KV in an owner's arena (`kvtransfer.transport.KVReader`)."""
 
-    def __init__(self, name: str, opened: Message, control: ControlClient, link: ReaderLink) -> None:
-        self._name = name
+    def __init__(
+        self, place: str, opened: Message, control: ControlClient, connection: int, link: ReaderLink
+    ) -> None:
+        self._number = opened["reader"]
+        # Waiting has a connection of its own: others read from this owner meanwhile.
+        self._waiting = ControlClient(place)
         self._header = KVHeader.decode(str(opened["header"]).encode())
         self._start = int(str(opened["start"]))
         self._ready = int(str(opened["ready"]))
         self._control = control
+        self._connection = connection
         self._link = link
 
     @property
@@ -122,8 +139,8 @@ class MemoryReader:
 
     def wait(self, num_blocks: int, timeout_s: float) -> int:
         if self._ready < num_blocks:
-            answer = self._control.call(
-                "wait", timeout_s + ANSWER_S, name=self._name, blocks=num_blocks, timeout_s=timeout_s
+            answer = self._waiting.call(
+                "wait", timeout_s + ANSWER_S, reader=self._number, blocks=num_blocks, timeout_s=timeout_s
             )
             self._ready = int(str(answer["ready"]))
         if self._ready < num_blocks:
@@ -143,16 +160,22 @@ class MemoryReader:
                 spans.append(Span(start, view.nbytes))
                 views.append(view)
                 start += view.nbytes
-        if views:
-            self._link.fetch(spans, views, self._send)
+        try:
+            if views:
+                self._link.fetch(spans, views, self._send)
+        except TransportError:
+            # Half of a read may still be under way: nobody shall take its bytes for those of the next.
+            self._control.close(self._connection)
+            raise
 
     def _send(self, spans: Sequence[Span]) -> None:
         pairs: list[Value] = [[span.start, span.size] for span in spans]
-        self._control.call("send", spans=pairs)
+        self._control.call("send", ANSWER_S, self._connection, reader=self._number, spans=pairs)
 
     def close(self) -> None:
+        self._waiting.close()
         try:
-            self._control.call("close", name=self._name)
+            self._control.call("close", ANSWER_S, self._connection, reader=self._number)
         except TransportError:
             return  # the owner is gone, and with it what we had open
 

@@ -13,6 +13,7 @@ and the owner's own replica calls hello, share, sweep and settled through the sa
 """
 
 import ctypes
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -72,7 +73,9 @@ class MemoryStore:
         self._tickets: dict[str, _Entry] = {}
         self._kept: OrderedDict[str, _Entry] = OrderedDict()
         self._settled: list[tuple[str, str]] = []
-        self._opened: dict[tuple[Session, str], _Entry] = {}
+        self._opened: dict[int, _Entry] = {}
+        self._sessions: dict[Session, set[int]] = {}
+        self._numbers = itertools.count()
         self._link = link(self._arena)
         self._owner = OwnerFolder(transfer, owner)
         self._server = ControlServer(
@@ -98,6 +101,10 @@ class MemoryStore:
             self._end(name, Outcome.RELEASED)
             self._give(entry, name)
         return MemoryWriter(self, entry, name)
+
+    def release(self, name: str) -> None:
+        with self._changed:
+            self._end(name, Outcome.RELEASED)
 
     def close(self) -> None:
         self._server.close()
@@ -141,32 +148,42 @@ class MemoryStore:
         name = str(message["name"])
         with self._changed:
             entry = self._entry(name)
-            self._close(session, name)
+            reader = next(self._numbers)
             entry.readers += 1
-            self._link.busy(len(self._opened) + 1)
-            self._opened[session, name] = entry
-        session.on_end(lambda: self._close(session, name))
-        return {
-            "header": entry.header.encode().decode(),
-            "start": entry.span.start,
-            "ready": entry.ready,
-        }
+            self._opened[reader] = entry
+            self._link.busy(len(self._opened))
+            if session not in self._sessions:
+                self._sessions[session] = set()
+                session.on_end(lambda: self._leave(session))
+            self._sessions[session].add(reader)
+            return {
+                "reader": reader,
+                "header": entry.header.encode().decode(),
+                "start": entry.span.start,
+                "ready": entry.ready,
+            }
 
     def _on_wait(self, session: Session, message: Message) -> Message:
-        wanted, timeout_s = int(str(message["blocks"])), float(str(message["timeout_s"]))
+        reader, wanted = int(str(message["reader"])), int(str(message["blocks"]))
         with self._changed:
-            entry = self._opened.get((session, str(message["name"]))) or self._entry(str(message["name"]))
-            self._changed.wait_for(lambda: entry.ready >= wanted or not entry.writing, timeout_s)
+            entry = self._held(reader)
+            self._changed.wait_for(
+                lambda: entry.ready >= wanted or not entry.writing or reader not in self._opened,
+                float(str(message["timeout_s"])),
+            )
             return {"ready": entry.ready}
 
     def _on_send(self, session: Session, message: Message) -> Message:
         spans = message["spans"]
         assert isinstance(spans, list)
+        with self._changed:
+            # A session ends in its own thread, which is this one: what is held now is held until we answer.
+            self._held(int(str(message["reader"])))
         self._link.send(session, [_span(each) for each in spans])
         return {}
 
     def _on_close(self, session: Session, message: Message) -> Message:
-        self._close(session, str(message["name"]))
+        self._close(session, int(str(message["reader"])))
         return {}
 
     def _on_release(self, session: Session, message: Message) -> Message:
@@ -178,6 +195,7 @@ class MemoryStore:
             entry = self._kept.get(str(message["prefix_digest"]))
             if entry is None:
                 return {"header": None}
+            self._end(str(message["name"]), Outcome.RELEASED)
             self._give(entry, str(message["name"]))
             return {"header": entry.header.encode().decode()}
 
@@ -187,14 +205,28 @@ class MemoryStore:
         listed: list[Value] = [[name, outcome] for name, outcome in settled]
         return {"settled": listed}
 
-    def _close(self, session: Session, name: str) -> None:
+    def _close(self, session: Session, reader: int) -> None:
         with self._changed:
-            if entry := self._opened.pop((session, name), None):
+            if reader in self._sessions.get(session, ()):
+                self._sessions[session].remove(reader)
+                entry = self._opened.pop(reader)
                 entry.readers -= 1
                 self._link.busy(len(self._opened))
                 self._collect(entry)
+                self._changed.notify_all()
+
+    def _leave(self, session: Session) -> None:
+        with self._changed:
+            for reader in list(self._sessions[session]):
+                self._close(session, reader)
+            del self._sessions[session]
 
     # The book-keeping; the lock is held.
+
+    def _held(self, reader: int) -> _Entry:
+        if entry := self._opened.get(reader):
+            return entry
+        raise TicketExpiredError("the KV is no longer held for this reader: its connection was lost")
 
     def _entry(self, name: str) -> _Entry:
         if entry := self._tickets.get(name):

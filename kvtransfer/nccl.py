@@ -11,9 +11,10 @@ import threading
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, Protocol
 
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore  # type: ignore[attr-defined]
 
 from heliostat.errors import OwnerLostError, TransportError
 from kvtransfer.arena import Arena, Span
@@ -25,11 +26,21 @@ OWNER, READER = 0, 1
 TIMEOUT = timedelta(seconds=ANSWER_S)
 
 
-def _group(store: TCPStore, name: str, rank: int, host: str) -> ProcessGroupGloo:
-    options = ProcessGroupGloo._Options()
-    options._devices = [ProcessGroupGloo.create_device(hostname=host)]
+class _Group(Protocol):
+    """What we use of a process group; torch ships no types for it."""
+
+    def send(self, tensors: list[torch.Tensor], rank: int, tag: int) -> torch.distributed.Work: ...
+
+    def recv(self, tensors: list[torch.Tensor], rank: int, tag: int) -> torch.distributed.Work: ...
+
+
+def _group(store: TCPStore, name: str, rank: int, host: str) -> _Group:
+    gloo: Any = ProcessGroupGloo
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname=host)]
     options._timeout = TIMEOUT
-    return ProcessGroupGloo(PrefixStore(name, store), rank, 2, options)
+    group: _Group = gloo(PrefixStore(name, store), rank, 2, options)
+    return group
 
 
 class NcclOwnerLink:
@@ -44,8 +55,11 @@ class NcclOwnerLink:
     def meet(self, session: Session, introduction: Message) -> Message:
         name = uuid.uuid4().hex
         self._groups[session] = _Joining(self._store, name, self._host)
-        session.on_end(lambda: self._groups.pop(session, None))
+        session.on_end(lambda: self._leave(session))
         return {"host": self._host, "port": self._store.port, "group": name}
+
+    def _leave(self, session: Session) -> None:
+        self._groups.pop(session, None)
 
     def send(self, session: Session, spans: Sequence[Span]) -> None:
         try:
@@ -70,7 +84,7 @@ class _Joining:
     """A group that is made while its other half is still being told about it."""
 
     def __init__(self, store: TCPStore, name: str, host: str) -> None:
-        self._group: ProcessGroupGloo | None = None
+        self._group: _Group | None = None
         self._error: RuntimeError | None = None
         self._thread = threading.Thread(target=self._join, args=(store, name, host), daemon=True)
         self._thread.start()
@@ -81,7 +95,7 @@ class _Joining:
         except RuntimeError as error:
             self._error = error
 
-    def group(self) -> ProcessGroupGloo:
+    def group(self) -> _Group:
         self._thread.join(ANSWER_S)
         if self._group is None:
             raise RuntimeError(f"the reader did not join: {self._error}")
@@ -107,7 +121,7 @@ class NcclReaderLink:
     def __init__(self, host: str) -> None:
         self._host = host
         self._lock = threading.Lock()
-        self._group: ProcessGroupGloo | None = None
+        self._group: _Group | None = None
 
     def introduce(self) -> Message:
         return {}
@@ -122,7 +136,8 @@ class NcclReaderLink:
 
     def fetch(self, spans: Sequence[Span], into: Sequence[memoryview], send: Send) -> None:
         group = self._group
-        assert group is not None
+        if group is None:
+            raise OwnerLostError("the connection to the prefill replica was lost")
         with self._lock:
             try:
                 works = [

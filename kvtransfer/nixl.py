@@ -9,6 +9,7 @@ API: `nixl._api.nixl_agent` (register_memory, add_remote_agent, initialize_xfer,
 """
 
 import base64
+import contextlib
 import ctypes
 import threading
 import time
@@ -145,6 +146,7 @@ class NixlReaderLink:
                 self._read(local, remote)
             except NixlError as error:
                 raise OwnerLostError(f"the NIXL read broke off: {error}") from error
+        send(())  # the owner does not see what we read: only its answer tells that the KV was there so long
 
     def _read(self, local: list[tuple[int, int, int]], remote: list[tuple[int, int, int]]) -> None:
         agent = self._agent
@@ -152,15 +154,17 @@ class NixlReaderLink:
             "READ", agent.get_xfer_descs(local, "DRAM"), agent.get_xfer_descs(remote, "DRAM"), self._owner
         )
         deadline = time.monotonic() + ANSWER_S
-        state = agent.transfer(handle)
-        while state == "PROC" and time.monotonic() < deadline:
-            state = agent.check_xfer_state(handle)  # which also moves the bytes on
-        agent.release_xfer_handle(handle)
+        try:
+            state = agent.transfer(handle)
+            while state == "PROC" and time.monotonic() < deadline:
+                state = agent.check_xfer_state(handle)  # which also moves the bytes on
+        finally:
+            agent.release_xfer_handle(handle)
         if state != "DONE":
             raise OwnerLostError(f"the NIXL read ended as {state} after at most {ANSWER_S:.0f} s")
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(*NixlError):  # an owner that died may be unknown already
             self._agent.remove_remote_agent(self._owner)
 
 

@@ -6,6 +6,7 @@ Whatever else a transport keeps in the folder goes with it, also after a `kill -
 next sweep of any replica, or the next start, finds the lock free.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -24,14 +25,17 @@ class OwnerFolder:
         self.path = make_directory(transfer) / checked(owner)
         try:
             self.path.mkdir(mode=0o700)
-            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            # Locked under another name first: a sweep must never see the lock and find it free.
+            unlocked = self.path / f"{LOCK}.new"
+            self._lock = os.open(unlocked, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            unlocked.rename(self.path / LOCK)
         except OSError as error:
             raise TransportError(f"transfer.directory {self.path}: {error.strerror}") from error
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self._lock)
 
 
@@ -60,17 +64,31 @@ def is_alive(owner: Path) -> bool:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True  # we cannot tell, out of descriptors perhaps; what lives must not be removed
     return False
 
 
 def remove_dead(directory: Path) -> None:
-    """Remove the folders of owners that died without doing so."""
-    for entry in os.scandir(directory):
-        path = Path(entry.path)
-        if entry.is_dir(follow_symlinks=False) and (path / LOCK).exists() and not is_alive(path):
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove the folders of owners that died without doing so. Raises TransportError."""
+    try:
+        folders = [Path(entry.path) for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        raise TransportError(f"transfer.directory {directory}: {error.strerror}") from error
+    for path in folders:
+        if (path / LOCK).exists() and not is_alive(path):
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """The lock goes last: a removal that is cut short is found, and taken up, by the next sweep."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name != LOCK:
+                os.unlink(entry.path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def host_identity() -> str:

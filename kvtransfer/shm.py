@@ -85,6 +85,8 @@ class ShmClient:
         kept = self._directory / self._owner / (checked(prefix_digest) + KEPT)
         ticket = ticket_path(self._directory, name)
         try:
+            with open(kept, "rb") as segment:  # before there is a ticket that a sweep could find over
+                set_lease(segment.fileno(), self._lease_s)
             os.link(kept, ticket)
         except FileNotFoundError:
             return None
@@ -94,7 +96,6 @@ class ShmClient:
         try:
             with open(ticket, "rb") as segment:
                 page = segment.read(HEADER_PAGE)
-                set_lease(segment.fileno(), self._lease_s)
             (length,) = LENGTH.unpack_from(page)
             header = KVHeader.decode(page[LENGTH.size : LENGTH.size + length])
             _, ready = STATE.unpack_from(page, STATE_AT)
@@ -108,12 +109,16 @@ class ShmClient:
     def sweep(self) -> int:
         swept = 0
         remove_dead(self._directory)
-        for entry in os.scandir(self._directory):
+        try:
+            tickets = [entry for entry in os.scandir(self._directory) if entry.name.endswith(TICKET)]
+        except OSError as error:
+            raise TransportError(f"cannot sweep {self._directory}: {error.strerror}") from error
+        for entry in tickets:
             try:
-                if entry.name.endswith(TICKET) and entry.stat().st_mtime < time.time():
+                if entry.stat().st_mtime < time.time():
                     os.unlink(entry.path)
                     swept += 1
-            except FileNotFoundError:
+            except OSError:
                 continue  # somebody else released it between the two calls
         return swept
 
@@ -125,7 +130,10 @@ class ShmClient:
                 journal.truncate(0)
         except FileNotFoundError:
             return []
-        return [Settlement(name, Outcome(outcome)) for name, _, outcome in (ln.partition(" ") for ln in lines)]
+        except OSError as error:
+            raise TransportError(f"cannot read how tickets ended: {error.strerror}") from error
+        pairs = (line.partition(" ") for line in lines)
+        return [Settlement(name, Outcome(outcome)) for name, _, outcome in pairs]
 
     def attach(self, regions: Buffers) -> None:
         """Nothing: any memory can be read into."""
@@ -197,8 +205,14 @@ class ShmReader:
 
 
 def files_identity(directory: Path) -> str:
-    """Equal for two processes when they see the same files: the boot of the host, and the tmpfs."""
-    return f"{host_identity()}-{directory.stat().st_dev}"
+    """Equal for two processes when they see the same files: the boot of the host, and the tmpfs.
+
+    Raises TransportError.
+    """
+    try:
+        return f"{host_identity()}-{directory.stat().st_dev}"
+    except OSError as error:
+        raise TransportError(f"transfer.directory {directory}: {error.strerror}") from error
 
 
 def ticket_path(directory: Path, name: str) -> Path:
@@ -222,11 +236,11 @@ def batches(buffers: Buffers) -> Iterator[list[memoryview]]:
 
 
 def _journal(owner: Path, name: str, outcome: Outcome) -> None:
-    """Tell the owner; one that is gone needs no news."""
+    """Tell the owner; one that is gone needs no news, and on a full tmpfs there is room for none."""
     try:
         with open(owner / SETTLED, "r+") as journal:
             fcntl.flock(journal, fcntl.LOCK_EX)
             journal.seek(0, os.SEEK_END)
             journal.write(f"{name} {outcome}\n")
-    except FileNotFoundError:
+    except OSError:
         return

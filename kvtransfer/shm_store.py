@@ -9,6 +9,7 @@ from pathlib import Path
 
 from heliostat.errors import NoSpaceError, TransportError
 from heliostat.spec import Transfer
+from kvtransfer.owner import OwnerFolder, checked
 from kvtransfer.shm import (
     HEADER_PAGE,
     KEPT,
@@ -20,7 +21,6 @@ from kvtransfer.shm import (
     set_lease,
     ticket_path,
 )
-from kvtransfer.owner import OwnerFolder, checked
 from kvtransfer.transport import Buffers, KVHeader
 
 
@@ -75,6 +75,9 @@ class ShmStore:
             raise TransportError(f"cannot put KV into {self._directory}: {error.strerror}") from error
         return ShmWriter(self, segment, ticket, header)
 
+    def release(self, name: str) -> None:
+        ticket_path(self._directory, name).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Our segments go; a ticket that is out keeps its own until its lease ends."""
         for segment in list(self._segments):
@@ -127,11 +130,11 @@ class ShmStore:
         """The segment is whole: from now on its prompt can be found by its digest."""
         path = self._folder / (checked(prefix_digest) + KEPT)
         for older in [other for other in self._segments if other.path == path]:
-            self.drop(older)
+            # No longer found, but its room counts as long as tickets hold it.
+            older.path = older.path.rename(self._folder / f"{next(self._numbers)}.busy")
         segment.path.rename(path)
         segment.path, segment.busy = path, False
         set_lease(segment.fd, self._lease_s)
-
 
 
 class ShmWriter:

@@ -107,6 +107,9 @@ class KVStore(Protocol):
     def open(self, name: str, header: KVHeader) -> KVWriter:
         """Make room for KV under `name`. Raises NoSpaceError."""
 
+    def release(self, name: str) -> None:
+        """Drop a name of ours, if it is still there."""
+
     def close(self) -> None:
         """Drop everything; names of KV that a transport can serve without us stay."""
 

@@ -24,6 +24,7 @@ class TelemetryBoard:
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
         self._sent: dict[str, tuple[str, int]] = {}
+        self._legs: set[str] = set()
 
     def observe(self, load: Load) -> None:
         """A report arrived; one that an answer carried past a newer one is dropped."""
@@ -31,12 +32,21 @@ class TelemetryBoard:
         if view.load is None or load.sequence >= view.load.sequence:
             view.load = load
 
-    def sent(self, call_id: str, replica: str, num_tokens: int) -> None:
-        """A call with that many prompt tokens went to a replica."""
+    def sent(self, call_id: str, leg_id: str, replica: str, num_tokens: int) -> None:
+        """The call for a request's leg, with that many prompt tokens, went to a replica."""
+        self._legs.add(leg_id)
         view = self._views.setdefault(replica, _View())
         view.in_flight += 1
         view.in_flight_tokens += num_tokens
         self._sent[call_id] = (replica, num_tokens)
+
+    def was_sent(self, leg_id: str) -> bool:
+        """Whether some replica has the leg; false again once `left` was called."""
+        return leg_id in self._legs
+
+    def left(self, leg_id: str) -> None:
+        """Nobody will ask for this leg any more."""
+        self._legs.discard(leg_id)
 
     def ended(self, call_id: str) -> None:
         """The call is over, however it went; unknown calls are ignored, so twice is once."""

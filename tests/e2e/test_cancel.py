@@ -81,7 +81,7 @@ async def test_no_segment_outlives_its_lease(cluster) -> None:
     """Run after the cancels: whatever ticket they left behind is gone when its lease is over."""
 
     def segments() -> list[str]:
-        return os.listdir(cluster.spec.transfer.directory)
+        return [name for name in os.listdir(cluster.spec.transfer.directory) if name.endswith(".kv")]
 
     async with (
         asyncio.timeout(2 * cluster.spec.transfer.lease_s),

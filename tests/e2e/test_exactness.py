@@ -96,7 +96,8 @@ async def test_a_shared_prefix_comes_from_the_prefill_replicas_cache(cluster, cl
     """PrefillShare: `spell` finds the prefix that `base` computed, and still answers exactly."""
     rng = random.Random(23)
     prompt = tuple(rng.randint(FIRST_LETTER, LAST_LETTER) for _ in range(6 * BLOCK + 5))
-    first = await client.completions.create(model="base", prompt=list(prompt), max_tokens=1)
+    other_end = (*prompt[: 6 * BLOCK], FIRST_LETTER, LAST_LETTER)
+    first = await client.completions.create(model="base", prompt=list(other_end), max_tokens=1)
     second = await client.completions.create(
         model="spell",
         prompt=list(prompt),
@@ -132,7 +133,7 @@ async def test_preempted_requests_load_their_ticket_again(cluster, client: Async
 
 def handoffs(cluster) -> int:
     pools = [pool for pool in cluster.status().pools if (pool.role, pool.name) == (Role.DECODE, "cramped")]
-    return sum(replica.handoffs for pool in pools for replica in pool.replicas)
+    return sum(replica.copies for pool in pools for replica in pool.replicas)
 
 
 async def test_n_sequences_of_one_request_read_one_ticket(cluster, client: AsyncOpenAI) -> None:

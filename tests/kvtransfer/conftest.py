@@ -1,10 +1,11 @@
 """What the transports' tests have in common: a transport by name, and KV to move."""
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -83,20 +84,83 @@ MakeSide = Callable[..., Side]
 
 
 @pytest.fixture
-def make_side(tmp_path: Path) -> Iterator[MakeSide]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Not in `tmp_path`: a path to a socket has to be shorter than the name of a test may make it."""
+    return str(tmp_path_factory.mktemp("t") / "kv")
+
+
+@pytest.fixture
+def make_side(directory: str) -> Iterator[MakeSide]:
     made: list[Side] = []
 
     def make(transport: str, **settings: float) -> Side:
-        transfer = Transfer(transport=transport, directory=str(tmp_path / "kv"), **settings)
+        transfer = Transfer(transport=transport, directory=directory, **settings)
         owner = uuid.uuid4().hex
         store = create_store(transfer, owner)
-        side = Side(transfer, store, create_client(transfer, owner), create_client(transfer, uuid.uuid4().hex))
+        own, reader = create_client(transfer, owner), create_client(transfer, uuid.uuid4().hex)
+        side = Side(transfer, store, own, reader)
         made.append(side)
         return side
 
     yield make
     for side in made:
         side.store.close()
+
+
+PROLOGUE = """
+import os, sys
+from heliostat.spec import Transfer
+from kvtransfer.registry import create_client, create_store
+from kvtransfer.transport import KVHeader, Outcome
+transfer, owner = Transfer.model_validate_json(sys.argv[1]), sys.argv[2]
+def say(line):
+    print(line, flush=True)
+"""
+
+
+@dataclass
+class Child:
+    """A real process that runs Python code, and tells what it got to by a line of output."""
+
+    process: "subprocess.Popen[str]"
+    owner: str
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def kill(self) -> None:
+        """SIGKILL; on return it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+
+StartChild = Callable[..., Child]
+
+
+@pytest.fixture
+def start_child() -> Iterator[StartChild]:
+    """Start code that finds `transfer`, `owner` and `say` and goes on until its input ends."""
+    children: list[Child] = []
+
+    def start(code: str, transfer: Transfer, *arguments: str) -> Child:
+        owner = uuid.uuid4().hex
+        command = [sys.executable, "-c", PROLOGUE + code + "\nsys.stdin.read()"]
+        process = subprocess.Popen(
+            [*command, transfer.model_dump_json(), owner, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(Child(process, owner))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+        for pipe in (child.process.stdin, child.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from kvtransfer.handoff import PARAMS_KEY, Direction, HandoffParams, digest_toke
 
 @pytest.mark.parametrize("direction", Direction)
 def test_parameters_survive_a_way_over_plain_json(direction: Direction) -> None:
-    params = HandoffParams(direction, "0abc", "domain", "digest", 17)
+    params = HandoffParams(direction, "0abc", "domain", "digest", 17, "there", 64, streamed=True)
     decoded = HandoffParams.decode(json.loads(json.dumps(params.encode())))
     assert decoded == params
     assert decoded is not None and isinstance(decoded.direction, Direction)
@@ -20,7 +20,7 @@ def test_parameters_survive_a_way_over_plain_json(direction: Direction) -> None:
 def test_encoded_parameters_are_plain_strings_and_numbers() -> None:
     encoded = HandoffParams(Direction.SAVE, "0abc", "domain", "digest", 17).encode()
     assert list(encoded) == [PARAMS_KEY]
-    assert {type(value) for value in encoded[PARAMS_KEY].values()} == {str, int}
+    assert {type(value) for value in encoded[PARAMS_KEY].values()} <= {str, int, bool}
 
 
 @pytest.mark.parametrize("raw", [None, {}, {"do_remote_prefill": True}, {PARAMS_KEY: None}])

@@ -25,7 +25,9 @@ class FakePrefillPool:
         self.requests.append(request)
         if len(self.requests) <= self._failures:
             raise PrefillFailedError("lost")
-        ticket = Ticket(f"t{len(self.requests)}", "shm", "d", "p", len(request.token_ids), 64, "p0", 0.0)
+        ticket = Ticket(
+            f"t{len(self.requests)}", "shm", "there", "d", "p", len(request.token_ids), 1, 64, "p0", 0.0
+        )
         return PrefillResult(ticket, LOAD, cached_tokens=2, save_ms=0.5)
 
     async def release(self, ticket: Ticket) -> None:

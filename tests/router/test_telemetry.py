@@ -23,8 +23,8 @@ def test_the_newest_report_counts_in_whatever_order_they_arrive() -> None:
 
 def test_calls_count_until_they_end() -> None:
     board = TelemetryBoard()
-    board.sent("1", "a", 100)
-    board.sent("2", "a", 50)
+    board.sent("1", "leg-1", "a", 100)
+    board.sent("2", "leg-2", "a", 50)
     board.ended("1")
     (candidate,) = board.candidates(["a"])
     assert (candidate.in_flight, candidate.in_flight_tokens) == (1, 50)
@@ -32,7 +32,7 @@ def test_calls_count_until_they_end() -> None:
 
 def test_a_call_ends_once() -> None:
     board = TelemetryBoard()
-    board.sent("1", "a", 100)
+    board.sent("1", "leg-1", "a", 100)
     for _ in range(3):
         board.ended("1")
     board.ended("never sent")
@@ -43,9 +43,19 @@ def test_a_call_ends_once() -> None:
 def test_a_lost_replica_is_forgotten_once_its_calls_have_ended() -> None:
     board = TelemetryBoard()
     board.observe(load("lost", 1, 1))
-    board.sent("1", "lost", 10)
+    board.sent("1", "leg-1", "lost", 10)
     board.keep(["alive"])
     assert board.candidates(["lost"])[0].in_flight == 1
     board.ended("1")
     board.keep(["alive"])
     assert board.candidates(["lost"])[0].load is None
+
+
+def test_a_leg_is_known_as_sent_until_nobody_asks_any_more() -> None:
+    board = TelemetryBoard()
+    assert not board.was_sent("leg-1")
+    board.sent("1", "leg-1", "a", 10)
+    board.ended("1")
+    assert board.was_sent("leg-1")
+    board.left("leg-1")
+    assert not board.was_sent("leg-1")
