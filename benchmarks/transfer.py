@@ -11,9 +11,9 @@ and a reader, two processes, do in every round, one after the other:
 
 Both make their memory views within the time, as engines do. All memory is faulted in, and connections are
 made, before anything is timed; a store's first put, which faults its memory in, is reported by itself. What
-arrives is compared with what was put once for each size, outside the time. The order flips every round.
-Short prompts are sampled several times a round. Figures are medians, ratios and differences the medians of
-each sample's own.
+arrives is compared with what was put once for each size, outside the time. The order flips every round, and
+every round takes several samples, of short prompts more. Figures are medians, ratios and differences the
+medians of each sample's own.
 
 `overhead` is the get beyond its bytes: its time minus that of the raw path. Noise can make it negative.
 
@@ -28,17 +28,17 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 from uuid import uuid4
 
 from rich.console import Console
 
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
+from benchmarks.transfer_figures import Run, Sample, summarize
 from benchmarks.transfer_sides import Owner, Process, Reader, Setting, both_sides
 from heliostat.errors import HeliostatError
 
@@ -47,96 +47,27 @@ TOKENS = (32, 512, 2048, 8192)
 ROUNDS = 5
 SHARED_MEMORY = Path("/dev/shm")
 
-BANDWIDTH_TOKENS = 2048
-"""From here on the goals for bandwidth hold; shorter prompts are bound by latency."""
-
-SHM_GET_OVER_COPY = 0.5
-NIXL_GET_OVER_RAW = 0.8
-OVERHEAD_MS = 3.0
-
 SAMPLED_TOKENS = 1024
-MAX_SAMPLES = 8
+MIN_SAMPLES, MAX_SAMPLES = 3, 8
 TABLE_WIDTH = 110
 """Where no terminal says how wide it is."""
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class Sample(NamedTuple):
-    """Seconds for the same bytes, one after the other."""
-
-    put_s: float
-    get_s: float
-    raw_s: float
-    copy_s: float
-
-
-class Run(NamedTuple):
-    """One transport at one size; the first put faulted the store's memory in."""
-
-    first_put_s: float
-    samples: tuple[Sample, ...]
-
-
 def samples_per_round(tokens: int) -> int:
     """More for short prompts, whose few milliseconds vary most."""
-    return max(1, min(MAX_SAMPLES, SAMPLED_TOKENS // tokens))
-
-
-def summarize(setting: Setting, run: Run) -> dict[str, Metric]:
-    """The metrics of one transport and size; `peer` is the raw path of a get, the plain copy of a put."""
-    samples, gib = run.samples, setting.num_bytes / 2**30
-
-    def each(read: Callable[[Sample], float]) -> float:
-        return _figure(read(sample) for sample in samples)
-
-    metrics = {
-        "put_bandwidth": Metric(
-            value=each(lambda s: gib / s.put_s),
-            unit="GiB/s",
-            better="higher",
-            peer=each(lambda s: gib / s.copy_s),
-        ),
-        "get_bandwidth": Metric(
-            value=each(lambda s: gib / s.get_s), unit="GiB/s", better="higher", peer=each(lambda s: gib / s.raw_s)
-        ),
-        "put": Metric(
-            value=each(lambda s: s.put_s * 1e3), unit="ms", better="lower", peer=each(lambda s: s.copy_s * 1e3)
-        ),
-        "get": Metric(
-            value=each(lambda s: s.get_s * 1e3), unit="ms", better="lower", peer=each(lambda s: s.raw_s * 1e3)
-        ),
-        "overhead": Metric(
-            value=each(lambda s: (s.get_s - s.raw_s) * 1e3), unit="ms", goal=OVERHEAD_MS, better="lower"
-        ),
-        "first_put": Metric(value=_figure([run.first_put_s * 1e3]), unit="ms", better="lower"),
-    }
-    if setting.tokens >= BANDWIDTH_TOKENS:
-        shm, nixl = setting.transport == "shm", setting.transport == "nixl"
-        metrics |= {
-            "put_over_copy": _ratio(each(lambda s: s.copy_s / s.put_s), None),
-            "get_over_copy": _ratio(each(lambda s: s.copy_s / s.get_s), SHM_GET_OVER_COPY if shm else None),
-            "get_over_raw": _ratio(each(lambda s: s.raw_s / s.get_s), NIXL_GET_OVER_RAW if nixl else None),
-        }
-    return {f"{setting.transport}_{setting.tokens}_{key}": metric for key, metric in metrics.items()}
-
-
-def _ratio(value: float, goal: float | None) -> Metric:
-    """Of two bandwidths."""
-    return Metric(value=value, unit="ratio", goal=goal, better="higher")
-
-
-def _figure(values: Iterable[float]) -> float:
-    return round(median(values), 4)
+    return max(MIN_SAMPLES, min(MAX_SAMPLES, SAMPLED_TOKENS // tokens))
 
 
 def measure(setting: Setting, rounds: int) -> Run:
     """Start both sides, check that KV arrives unchanged, and time `rounds`. Raises HeliostatError."""
     with both_sides(setting) as (owner, reader):
-        cleared = reader.ask(Reader.clear)  # the sides start beside each other, at what they are first asked
-        offer = owner.ask(Owner.raw_offer).result()
-        for ready in (cleared, owner.ask(Owner.raw_meet), reader.ask(Reader.raw_meet, offer)):
-            ready.result()
+        # A side starts at the first thing it is asked; so both start beside each other.
+        offered, cleared = owner.ask(Owner.raw_offer), reader.ask(Reader.clear)
+        offer, _ = offered.result(), cleared.result()
+        for met in (owner.ask(Owner.raw_meet), reader.ask(Reader.raw_meet, offer)):
+            met.result()
         address = owner.ask(Owner.address).result()
         first_put_s = _check(owner, reader, address)
         for _ in range(2):  # the store's memory is used once around
@@ -146,7 +77,8 @@ def measure(setting: Setting, rounds: int) -> Run:
             for number in range(rounds)
             for _ in range(samples_per_round(setting.tokens))
         ]
-        owner.ask(Owner.close).result()
+        for closed in (owner.ask(Owner.close), reader.ask(Reader.close)):
+            closed.result()
     return Run(first_put_s, tuple(samples))
 
 
@@ -191,7 +123,9 @@ def compare(args: argparse.Namespace) -> dict[str, Metric]:
                 setting = Setting(transport, tokens, directory)
                 run = measure(setting, args.rounds)
             figures = summarize(setting, run)
-            put, get, overhead = (figures[f"{transport}_{tokens}_{key}"] for key in ("put", "get", "overhead"))
+            put, get, overhead = (
+                figures[f"{transport}_{tokens}_{key}"] for key in ("put", "get", "overhead")
+            )
             log.print(
                 f"{transport:<4} {tokens:5} tokens  put {put.value:8.2f} ms  get {get.value:8.2f} ms  "
                 f"beyond the bytes {overhead.value:6.2f} ms"
@@ -218,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--tokens", type=_above(1), nargs="+", default=TOKENS, help="prompt lengths")
     top.add_argument("--transports", choices=TRANSPORTS, nargs="+", default=TRANSPORTS)
     top.add_argument(
-        "--out", type=Path, help="JSON file to write; default: the committed one, in a run with default settings"
+        "--out",
+        type=Path,
+        help="JSON file; default: the committed one, in a run with defaults",
     )
     return top
 

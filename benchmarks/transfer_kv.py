@@ -3,6 +3,7 @@
 import hashlib
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,14 +89,14 @@ class EngineMemory:
             torch.arange(count, count + words.numel(), out=words)
             count += words.numel()
 
+    @property
     def regions(self) -> list[memoryview]:
         """All memory of each layer."""
-        blocks = range(pool_blocks(len(self.block_ids)))
-        return [self._memory.views(layer, blocks)[0] for layer in range(self._memory.num_layers)]
+        return self._memory.regions
 
-    def views(self) -> list[Buffers]:
+    def views(self) -> Sequence[Buffers]:
         """The prompt's blocks in every layer, made anew, as an engine does for every ticket."""
-        return [self._memory.views(layer, self.block_ids) for layer in range(self._memory.num_layers)]
+        return self._memory.blocks(self.block_ids)
 
     def header(self, digest: str) -> KVHeader:
         num_blocks = len(self.block_ids)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from heliostat.errors import HeliostatError
 
-WIRE_UP_S = 20.0
+WIRE_UP_S = 60.0
 MET = "met"
 """A file by which the reader says that it is connected."""
 
@@ -44,6 +44,9 @@ class RawOwner(Protocol):
     def serve(self) -> float:
         """Help with one read; when it began, or minus infinity where nobody's help is needed."""
 
+    def close(self) -> None:
+        """Leave the reader."""
+
 
 class RawReader(Protocol):
     """The side that wants them."""
@@ -53,6 +56,9 @@ class RawReader(Protocol):
 
     def read(self) -> tuple[float, float]:
         """Read once; when it began and when it ended, by a clock that all processes share."""
+
+    def close(self) -> None:
+        """Leave the owner."""
 
 
 def copy_s(source: WarmBuffer, target: WarmBuffer) -> float:
@@ -94,6 +100,9 @@ class FileOwner:
     def serve(self) -> float:
         return float("-inf")
 
+    def close(self) -> None:
+        """Nothing."""
+
 
 class FileReader:
     def __init__(self, target: WarmBuffer) -> None:
@@ -111,6 +120,9 @@ class FileReader:
             raise HeliostatError(f"the raw read gave {count} of {self._target.view.nbytes} bytes")
         return began, ended
 
+    def close(self) -> None:
+        os.close(self._fd)
+
 
 class NixlOwner:
     """An agent like those of `kvtransfer.nixl`: without a progress thread, ticked during the wire-up."""
@@ -122,8 +134,7 @@ class NixlOwner:
         self._agent.register_memory([(self._source.address, num_bytes, 0, "")], "DRAM")
 
     def offer(self) -> bytes:
-        metadata: bytes = self._agent.get_agent_metadata()
-        return self._source.address.to_bytes(8, "little") + metadata
+        return self._source.address.to_bytes(8, "little") + self._agent.get_agent_metadata()
 
     def meet(self) -> None:
         deadline = time.monotonic() + WIRE_UP_S
@@ -134,6 +145,9 @@ class NixlOwner:
 
     def serve(self) -> float:
         return float("-inf")
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class NixlReader:
@@ -147,11 +161,9 @@ class NixlReader:
     def meet(self, offer: bytes) -> None:
         agent, size = self._agent, self._target.view.nbytes
         remote = agent.add_remote_agent(offer[8:])
-        descriptors = [
-            agent.get_xfer_descs([(address, size, 0)], "DRAM")
-            for address in (self._target.address, int.from_bytes(offer[:8], "little"))
-        ]
-        self._handle = agent.initialize_xfer("READ", *descriptors, remote)
+        there = agent.get_xfer_descs([(int.from_bytes(offer[:8], "little"), size, 0)], "DRAM")
+        here = agent.get_xfer_descs([(self._target.address, size, 0)], "DRAM")
+        self._handle = agent.initialize_xfer("READ", here, there, remote)
         self.read()
         self._met.touch()
 
@@ -166,11 +178,30 @@ class NixlReader:
             raise HeliostatError(f"the raw NIXL read ended as {state}")
         return began, ended
 
+    def close(self) -> None:
+        """Nothing."""
 
-def _agent():  # type: ignore[no-untyped-def]
+
+class NixlAgent(Protocol):
+    """What we use of `nixl._api.nixl_agent`, which ships no types."""
+
+    def register_memory(self, regions: list[tuple[int, int, int, str]], memory: str) -> object: ...
+    def get_agent_metadata(self) -> bytes: ...
+    def add_remote_agent(self, metadata: bytes) -> str: ...
+    def get_new_notifs(self) -> object: ...
+    def get_xfer_descs(self, descriptors: list[tuple[int, int, int]], memory: str) -> object: ...
+    def initialize_xfer(self, operation: str, local: object, remote: object, name: str) -> object: ...
+    def transfer(self, handle: object) -> str: ...
+    def check_xfer_state(self, handle: object) -> str: ...
+
+
+def _agent() -> NixlAgent:
     from nixl._api import nixl_agent, nixl_agent_config
 
-    return nixl_agent(uuid.uuid4().hex, nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
+    agent: NixlAgent = nixl_agent(
+        uuid.uuid4().hex, nixl_agent_config(enable_prog_thread=False, backends=["UCX"])
+    )
+    return agent
 
 
 class GlooOwner:
@@ -197,6 +228,9 @@ class GlooOwner:
         torch.distributed.send(self._tensor, 1)
         return began
 
+    def close(self) -> None:
+        _leave()
+
 
 class GlooReader:
     """Rank 1."""
@@ -218,6 +252,9 @@ class GlooReader:
         torch.distributed.recv(self._tensor, 0)
         return began, time.perf_counter()
 
+    def close(self) -> None:
+        _leave()
+
 
 def _join(directory: Path, rank: int) -> None:
     import torch.distributed
@@ -225,3 +262,10 @@ def _join(directory: Path, rank: int) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{directory / 'gloo'}", rank=rank, world_size=2
     )
+
+
+def _leave() -> None:
+    """Its threads end before the process does."""
+    import torch.distributed
+
+    torch.distributed.destroy_process_group()

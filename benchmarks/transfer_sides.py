@@ -94,6 +94,7 @@ class Owner:
         return self._raw.serve()
 
     def close(self) -> None:
+        self._raw.close()
         self._store.close()
 
 
@@ -103,7 +104,7 @@ class Reader:
     def __init__(self, setting: Setting) -> None:
         self._memory = EngineMemory(QWEN3_8B, setting.num_blocks, READER_SEED)
         self._client = create_client(setting.transfer, uuid.uuid4().hex)
-        self._client.attach(self._memory.regions())
+        self._client.attach(self._memory.regions)
         self._source = WarmBuffer(setting.num_bytes)
         self._target = WarmBuffer(setting.num_bytes)
         self._raw = raw_reader(setting.transport, self._target, setting.directory)
@@ -135,6 +136,9 @@ class Reader:
         """Seconds of copying the prompt's bytes between two buffers of this process."""
         return copy_s(self._source, self._target)
 
+    def close(self) -> None:
+        self._raw.close()
+
 
 class Process(Generic[S]):
     """A process that holds one `S`, and calls its methods."""
@@ -143,24 +147,25 @@ class Process(Generic[S]):
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, context, initializer=_hold, initargs=(make, setting))
 
-    def ask(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
-        """Call the method over there. Raises BrokenProcessPool, or what the method raises."""
-        return self._pool.submit(_call, method, *args, **kwargs)
+    def ask(self, method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Call the method over there. The answer raises what it raises, or BrokenProcessPool."""
+        call: Callable[..., R] = _call
+        return self._pool.submit(call, method, *args, **kwargs)
 
     def end(self) -> None:
         self._pool.shutdown()
 
 
 _held: list[object] = []
-"""What this process holds, if it is one of those."""
+"""What this process holds, when it is one side of the benchmark."""
 
 
 def _hold(make: Callable[[Setting], object], setting: Setting) -> None:
     _held.append(make(setting))
 
 
-def _call(method: Callable[Concatenate[S, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-    return method(_held[0], *args, **kwargs)  # type: ignore[arg-type]
+def _call(method: Callable[..., R], *args: object, **kwargs: object) -> R:
+    return method(_held[0], *args, **kwargs)
 
 
 @contextmanager
@@ -170,5 +175,5 @@ def both_sides(setting: Setting) -> Iterator[tuple[Process[Owner], Process[Reade
     try:
         yield owner, reader
     finally:
-        owner.end()
         reader.end()
+        owner.end()

@@ -132,7 +132,7 @@ class HandoffDesk:
                 await self._settle()
             except TransportError as error:
                 logger.warning("%s: no news of our tickets: %s", self._config.replica, error)
-        return self._ledger.figures(time.monotonic())
+        return self._ledger.figures()
 
     async def _settle(self) -> None:
         self._ledger.settle(await asyncio.to_thread(self._client.settled), time.monotonic())

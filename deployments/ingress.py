@@ -6,9 +6,9 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments import board
 from deployments.cluster_view import ServeClusterView
 from deployments.pools import ServeDecodePool, ServePrefillPool
-from deployments.request_router import BOARD
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.wire import Role
@@ -26,8 +26,10 @@ class Router:
         from router.frontend.app import build_app
         from router.frontend.openai import build_serving
 
-        prefill_pools = {name: ServePrefillPool(name, handle, BOARD) for name, handle in prefill.items()}
-        decode_pools = {name: ServeDecodePool(name, handle, BOARD) for name, handle in decode.items()}
+        prefill_pools = {
+            name: ServePrefillPool(name, handle, board.BOARD) for name, handle in prefill.items()
+        }
+        decode_pools = {name: ServeDecodePool(name, handle, board.BOARD) for name, handle in decode.items()}
         pipeline = Pipeline(
             {
                 model: Route(prefill_pools[route.prefill], decode_pools[route.decode])
@@ -36,7 +38,7 @@ class Router:
         )
         handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
-        cluster = ServeClusterView(spec, handles, BOARD)
+        cluster = ServeClusterView(spec, handles, board.BOARD)
         cluster.start()
         roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
         serving = build_serving(

@@ -14,7 +14,6 @@ from heliostat.errors import HandoffFailedError, HeliostatError, PoolUnavailable
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
 from router.telemetry import TelemetryBoard
 
-
 ROUTE_S = 2.0
 """How long a call may look for a replica. Each takes as many as come, so there is none if this is over:
 Serve would go on waiting until one has been started again, and the client with it."""

@@ -17,6 +17,7 @@ from heliostat.spec import Spec, Transfer
 from heliostat.status import ReplicaStatus
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
 from kvtransfer.contract import check_contract, kv_domain, read_module
+from kvtransfer.owner import make_directory, remove_dead
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -37,6 +38,8 @@ class _Replica:
             raise
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
+        # What a replica that was killed here kept is nobody's.
+        remove_dead(make_directory(config.transfer))
         await self._engine.start()
 
     async def load(self) -> Load:
@@ -64,8 +67,6 @@ class PrefillReplica(_Replica):
 
     async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
         await super().__init__(spec, name)
-        # What a replica that was killed here kept is nobody's.
-        await self._engine.sweep()
         self._reaper = asyncio.create_task(self._reap(spec.transfer.lease_s))
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:

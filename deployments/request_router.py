@@ -4,16 +4,11 @@ Serve builds one request router per handle inside the calling process, so the te
 policies read is one per process too.
 """
 
-from typing import Final
-
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
+from deployments import board
 from heliostat.wire import DecodeRequest, PrefillRequest
 from router.policy import POLICIES
-from router.telemetry import TelemetryBoard
-
-BOARD: Final = TelemetryBoard()
-"""This process's view of all replicas. Serve constructs the request routers, so none can be handed in."""
 
 
 def replica_name(replica_id: ReplicaID) -> str:
@@ -33,19 +28,34 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     ) -> list[list[RunningReplica]]:
         """One replica per rank, best first, so that Serve goes on to the next when one is full."""
         by_name = {replica_name(replica.replica_id): replica for replica in candidate_replicas}
-        return [[by_name[choice.replica]] for choice in self._policy.rank(BOARD.candidates(by_name))]
+        choices = self._policy.rank(board.BOARD.candidates(by_name))
+        if choices and pending_request and (leg := _leg(pending_request)):
+            # Counted from now on, not only once the replica has accepted: the next request of a burst
+            # is ranked before that.
+            board.BOARD.chosen(
+                pending_request.metadata.internal_request_id,
+                leg.request_id,
+                choices[0].replica,
+                len(leg.token_ids),
+            )
+        return [[by_name[choice.replica]] for choice in choices]
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: object
     ) -> None:
-        request = next(iter(pending_request.args), None)
-        if isinstance(request, PrefillRequest | DecodeRequest):
-            BOARD.sent(
+        if leg := _leg(pending_request):
+            board.BOARD.sent(
                 pending_request.metadata.internal_request_id,
-                request.request_id,
+                leg.request_id,
                 replica_name(replica_id),
-                len(request.token_ids),
+                len(leg.token_ids),
             )
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
-        BOARD.ended(internal_request_id)
+        board.BOARD.ended(internal_request_id)
+
+
+def _leg(pending_request: PendingRequest | None) -> PrefillRequest | DecodeRequest | None:
+    """The leg that a call carries; None for calls of other methods."""
+    request = next(iter(pending_request.args), None) if pending_request else None
+    return request if isinstance(request, PrefillRequest | DecodeRequest) else None

@@ -4,10 +4,13 @@ Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
 """
 
 import asyncio
+import os
+import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 import msgspec
+import psutil
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs import tokens_input
@@ -42,6 +45,7 @@ from heliostat.wire import (
     TokenLogprobs,
 )
 from kvtransfer.handoff import CopyRecord, Direction, HandoffParams, digest_tokens
+from kvtransfer.owner import OwnerFolder
 
 RECORD_S = 2.0
 """A save's record comes with the step that did it, at most a moment after its output."""
@@ -61,6 +65,7 @@ class VllmEngine:
         self._queued_prompt_tokens = 0
         self._computing: dict[str, asyncio.Event] = {}
         self._llm: AsyncLLM | None = None
+        self._leftovers: OwnerFolder | None = None
 
     async def start(self) -> None:
         with self._log.redirect():
@@ -71,6 +76,8 @@ class VllmEngine:
             except (ValueError, TypeError, RuntimeError, OSError) as error:
                 cause = self._log.root_cause() or f"{type(error).__name__}: {error}"
                 raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
+        self._leftovers = OwnerFolder(self._config.transfer, uuid.uuid4().hex)
+        self._leftovers.note_segments([os.getpid(), *_descendants()])
         if self._config.role is Role.PREFILL:
             await self._desk.open()
 
@@ -264,6 +271,13 @@ class VllmEngine:
         if self._llm is not None:
             self._llm.shutdown(timeout=STOP_S)
             self._llm = None
+        if self._leftovers is not None:
+            self._leftovers.close()
+            self._leftovers = None
+
+
+def _descendants() -> list[int]:
+    return [process.pid for process in psutil.Process().children(recursive=True)]
 
 
 def _delta(output: CompletionOutput) -> TokenDelta:

@@ -4,11 +4,11 @@ No process outlives its parent: when a replica is killed, its engine core and wo
 own notice of a lost parent is a matter of the next message; until then an orphan holds its memory, its
 cores, and the KV that it kept for others.
 
-And it makes room on hosts on which several engines share the cores. Readers of vLLM's shared-memory queues spin for a second after every message, so each engine that has
-just worked keeps two processes busy. With a core per process that saves microseconds a step; with
-five engines on two cores it starves the router and the HTTP proxy, and streams come in lumps of up to
-a second (measured). Where `NAP` is set, a spinning reader sleeps a tenth of a millisecond between two
-looks instead of yielding.
+And it makes room on hosts on which several engines share the cores. Readers of vLLM's shared-memory
+queues spin for a second after every message, so each engine that has just worked keeps two processes
+busy. With a core per process that saves microseconds a step; with five engines on two cores it starves
+the router and the HTTP proxy, and streams come in lumps of up to a second (measured). Where `NAP` is
+set, a spinning reader sleeps a tenth of a millisecond between two looks instead of yielding.
 
 Waiting for the writer's notification from the start is no way out: notifications get lost while
 messages are frequent, and a step then takes seconds (tried).

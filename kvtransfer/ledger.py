@@ -87,16 +87,14 @@ class Ledger:
     def __contains__(self, ticket_id: str) -> bool:
         return ticket_id in self._open
 
-    def figures(self, now_s: float) -> tuple[HandoffFigures, ...]:
-        """By KV domain. KV that waits is stranded for as long as nobody has read it."""
-        waiting = defaultdict(list)
-        for ticket in self._open.values():
-            waiting[ticket.domain].append(ticket)
+    def figures(self) -> tuple[HandoffFigures, ...]:
+        """By KV domain."""
+        waiting = Counter(ticket.domain for ticket in self._open.values())
         return tuple(
             HandoffFigures(
                 transport=self._transport,
                 domain=domain,
-                open=len(waiting[domain]),
+                open=waiting[domain],
                 committed=sums.counts["committed"],
                 admitted=sums.counts["admitted"],
                 released=sums.counts["released"],

@@ -123,6 +123,7 @@ class MemoryStore:
                 at += view.nbytes
         with self._changed:
             entry.ready = first_block + num_blocks
+            self._renew(entry)  # a long prefill keeps its ticket
             self._changed.notify_all()
 
     def finish(self, entry: _Entry, kept: bool) -> None:
@@ -134,8 +135,7 @@ class MemoryStore:
                 if older := self._kept.pop(digest, None):
                     self._collect(older)
                 self._kept[digest] = entry
-                for name in entry.tickets:
-                    entry.tickets[name] = time.monotonic() + self._lease_s
+                self._renew(entry)
             else:
                 for name in list(entry.tickets):
                     self._end(name, Outcome.RELEASED)
@@ -237,6 +237,10 @@ class MemoryStore:
         entry.tickets[name] = time.monotonic() + self._lease_s
         self._tickets[name] = entry
 
+    def _renew(self, entry: _Entry) -> None:
+        for name in entry.tickets:
+            entry.tickets[name] = time.monotonic() + self._lease_s
+
     def _end(self, name: str, outcome: Outcome) -> bool:
         entry = self._tickets.pop(name, None)
         if entry is None:
@@ -256,6 +260,8 @@ class MemoryStore:
         while (span := self._arena.reserve(num_bytes)) is None:
             free = next((digest for digest, entry in self._kept.items() if entry.free), None)
             if free is None:
+                if self._sweep():
+                    continue
                 raise NoSpaceError(
                     f"{num_bytes} bytes of KV do not fit: tickets that nobody has fetched yet leave "
                     f"{self._arena.free_bytes} of {self._arena.size} bytes; raise transfer.memory_gib, or "

@@ -9,13 +9,19 @@ next sweep of any replica, or the next start, finds the lock free.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from heliostat.errors import TransportError
 from heliostat.spec import Transfer
 
 LOCK = "lock"
+SEGMENTS = "segments"
+SHARED_MEMORY = Path("/dev/shm")
+_SEGMENT = re.compile(r" /dev/shm/((?:psm_|sem\.mp-)\w+)")
+"""What Python's multiprocessing calls the shared memory and the semaphores that it makes for vLLM."""
 
 
 class OwnerFolder:
@@ -32,6 +38,11 @@ class OwnerFolder:
             unlocked.rename(self.path / LOCK)
         except OSError as error:
             raise TransportError(f"transfer.directory {self.path}: {error.strerror}") from error
+
+    def note_segments(self, pids: Iterable[int]) -> None:
+        """Write down the shared memory of these processes: killed, they could not remove it themselves."""
+        maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+        (self.path / SEGMENTS).write_text("\n".join(sorted(set(_SEGMENT.findall(maps)))))
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""

@@ -81,7 +81,10 @@ class Saver:
 
     def release(self, ticket_id: str) -> None:
         """Nobody will come for this ticket."""
-        self._thread.submit(self._store.release, ticket_id).result()
+        try:
+            self._thread.submit(self._store.release, ticket_id).result()
+        except TransportError:
+            return  # its lease will end
 
     def take_records(self) -> list[CopyRecord]:
         """What happened since the last call."""

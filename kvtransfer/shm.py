@@ -56,7 +56,7 @@ class ShmClient:
     def get(self, name: str, address: str) -> "ShmReader":
         owner = self._owner_folder(address)
         try:
-            fd = os.open(ticket_path(self._directory, name), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(ticket_path(self._directory, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)
         except FileNotFoundError as error:
             raise TicketExpiredError(f"the KV of ticket {name} is gone from {self._directory}") from error
         except OSError as error:
@@ -107,20 +107,8 @@ class ShmClient:
         return header
 
     def sweep(self) -> int:
-        swept = 0
         remove_dead(self._directory)
-        try:
-            tickets = [entry for entry in os.scandir(self._directory) if entry.name.endswith(TICKET)]
-        except OSError as error:
-            raise TransportError(f"cannot sweep {self._directory}: {error.strerror}") from error
-        for entry in tickets:
-            try:
-                if entry.stat().st_mtime < time.time():
-                    os.unlink(entry.path)
-                    swept += 1
-            except OSError:
-                continue  # somebody else released it between the two calls
-        return swept
+        return sweep_tickets(self._directory)
 
     def settled(self) -> list[Settlement]:
         try:
@@ -220,13 +208,30 @@ def ticket_path(directory: Path, name: str) -> Path:
 
 
 def set_lease(fd: int, lease_s: float) -> None:
-    """A segment's file time is the end of its lease, by the writer's own measure.
+    """A segment's access time is the end of its lease, by the writer's own measure: no write changes it.
 
     Clusters with other leases may share the directory; each sweeps only what is over. A lease is never
     shortened: another ticket of the same segment may count on it.
     """
-    end = max(time.time() + lease_s, os.fstat(fd).st_mtime)
-    os.utime(fd, (end, end))
+    now = time.time()
+    os.utime(fd, (max(now + lease_s, os.fstat(fd).st_atime), now))
+
+
+def sweep_tickets(directory: Path) -> int:
+    """Remove the tickets whose lease is over; returns how many."""
+    try:
+        tickets = [entry for entry in os.scandir(directory) if entry.name.endswith(TICKET)]
+    except OSError as error:
+        raise TransportError(f"cannot sweep {directory}: {error.strerror}") from error
+    swept = 0
+    for entry in tickets:
+        try:
+            if entry.stat().st_atime < time.time():
+                os.unlink(entry.path)
+                swept += 1
+        except OSError:
+            continue  # somebody else released it between the two calls
+    return swept
 
 
 def batches(buffers: Buffers) -> Iterator[list[memoryview]]:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +20,21 @@ from kvtransfer.shm import (
     STATE_AT,
     batches,
     set_lease,
+    sweep_tickets,
     ticket_path,
 )
 from kvtransfer.transport import Buffers, KVHeader
 
+BUSY = ".busy"
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Segment:
-    """One file of ours; it is free when no ticket is left, which the kernel counts as its links."""
+    """One file of ours, open while it is written: a kept segment costs no descriptor."""
 
     path: Path
-    fd: int
     size: int
-    busy: bool = False
-
-    @property
-    def free(self) -> bool:
-        return not self.busy and os.fstat(self.fd).st_nlink <= 1
+    fd: int
 
 
 class ShmStore:
@@ -49,9 +48,11 @@ class ShmStore:
         self._owner = OwnerFolder(transfer, owner)
         self._folder = self._owner.path
         self._directory = self._folder.parent
-        self._lease_s = transfer.lease_s
+        self.lease_s = transfer.lease_s
         self._limit = int(transfer.memory_gib * 2**30)
-        self._segments: list[_Segment] = []
+        self._used = 0
+        self._kept: OrderedDict[Path, int] = OrderedDict()  # sizes; the one written longest ago first
+        self._busy: set[_Segment] = set()
         self._numbers = itertools.count()
         (self._folder / SETTLED).touch(0o600)
 
@@ -66,7 +67,7 @@ class ShmStore:
             page = LENGTH.pack(len(encoded)) + encoded
             state = STATE.pack(uuid.uuid4().bytes, 0)
             os.pwrite(segment.fd, page.ljust(STATE_AT, b"\0") + state, 0)
-            set_lease(segment.fd, self._lease_s)
+            set_lease(segment.fd, self.lease_s)
             ticket.unlink(missing_ok=True)
             os.link(segment.path, ticket)
         except OSError as error:
@@ -76,65 +77,79 @@ class ShmStore:
         return ShmWriter(self, segment, ticket, header)
 
     def release(self, name: str) -> None:
-        ticket_path(self._directory, name).unlink(missing_ok=True)
+        try:
+            ticket_path(self._directory, name).unlink(missing_ok=True)
+        except OSError as error:
+            raise TransportError(f"cannot release ticket {name}: {error.strerror}") from error
 
     def close(self) -> None:
         """Our segments go; a ticket that is out keeps its own until its lease ends."""
-        for segment in list(self._segments):
+        for segment in list(self._busy):
             self.drop(segment)
         self._owner.close()
 
     def _take(self, size: int) -> _Segment:
         """Room for a segment: new as long as there is some left, then that of the one written longest ago."""
-        path = self._folder / f"{next(self._numbers)}.busy"
-        for segment in list(self._segments):
-            if self._used() + size <= self._limit:
-                break
-            if self._claim(segment, path):
-                if size <= segment.size <= 2 * size:
-                    self._segments.remove(segment)
-                    self._segments.append(segment)
-                    return segment
-                self.drop(segment)
-        if self._used() + size > self._limit:
+        segment = self._reuse(size)
+        if segment is None and self._used + size > self._limit and sweep_tickets(self._directory):
+            segment = self._reuse(size)
+        if segment is not None:
+            return segment
+        if self._used + size > self._limit:
             raise NoSpaceError(
-                f"{size} bytes of KV do not fit: tickets that nobody has fetched yet hold {self._used()} of "
+                f"{size} bytes of KV do not fit: tickets that nobody has fetched yet hold {self._used} of "
                 f"{self._limit} bytes; raise transfer.memory_gib, or lower transfer.lease_s"
             )
+        path = self._folder / f"{next(self._numbers)}{BUSY}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        segment = _Segment(path, fd, size, busy=True)
-        self._segments.append(segment)
+        self._used += size
+        return self._begin(_Segment(path, size, fd))
+
+    def _reuse(self, size: int) -> _Segment | None:
+        """A kept segment that nobody has a ticket of; others that are in the way of a new one go."""
+        for path in list(self._kept):
+            if self._used + size <= self._limit:
+                return None
+            if (segment := self._claim(path)) is None:
+                continue
+            if size <= segment.size <= 2 * size:  # a larger one would waste the room
+                return segment
+            self.drop(segment)
+        return None
+
+    def _claim(self, kept: Path) -> _Segment | None:
+        """Take a segment back unless it has a ticket, which the kernel counts as one more link."""
+        if kept.stat().st_nlink > 1:
+            return None
+        path = kept.rename(self._folder / f"{next(self._numbers)}{BUSY}")  # nobody can link it any more
+        if path.stat().st_nlink > 1:  # shared at the last moment
+            path.rename(kept)
+            return None
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return self._begin(_Segment(path, self._kept.pop(kept), fd))
+
+    def _begin(self, segment: _Segment) -> _Segment:
+        self._busy.add(segment)
         return segment
 
-    def _claim(self, segment: _Segment, path: Path) -> bool:
-        if not segment.free:
-            return False
-        kept = segment.path
-        kept.rename(path)  # so that nobody can link it any more
-        if os.fstat(segment.fd).st_nlink > 1:  # shared at the last moment
-            path.rename(kept)
-            return False
-        segment.path, segment.busy = path, True
-        return True
-
-    def _used(self) -> int:
-        return sum(segment.size for segment in self._segments)
-
     def drop(self, segment: _Segment) -> None:
-        """Give up the segment's room; a ticket that is out keeps its bytes until its lease ends."""
+        """Give up a segment that is being written."""
         segment.path.unlink(missing_ok=True)
         os.close(segment.fd)
-        self._segments.remove(segment)
+        self._busy.remove(segment)
+        self._used -= segment.size
 
     def keep(self, segment: _Segment, prefix_digest: str) -> None:
         """The segment is whole: from now on its prompt can be found by its digest."""
         path = self._folder / (checked(prefix_digest) + KEPT)
-        for older in [other for other in self._segments if other.path == path]:
+        if (older := self._kept.pop(path, None)) is not None:
             # No longer found, but its room counts as long as tickets hold it.
-            older.path = older.path.rename(self._folder / f"{next(self._numbers)}.busy")
+            self._kept[path.rename(self._folder / f"{next(self._numbers)}{BUSY}")] = older
         segment.path.rename(path)
-        segment.path, segment.busy = path, False
-        set_lease(segment.fd, self._lease_s)
+        set_lease(segment.fd, self.lease_s)
+        os.close(segment.fd)
+        self._busy.remove(segment)
+        self._kept[path] = segment.size
 
 
 class ShmWriter:
@@ -154,6 +169,7 @@ class ShmWriter:
                 _write_all(fd, buffers, HEADER_PAGE + self._header.offset(layer, first_block))
             ready = STATE.pack(b"", first_block + num_blocks)[16:]
             os.pwrite(fd, ready, STATE_AT + 16)
+            set_lease(fd, self._store.lease_s)  # a long prefill keeps its ticket
         except OSError as error:
             raise TransportError(f"cannot put KV into {self._ticket.parent}: {error.strerror}") from error
 
@@ -164,10 +180,14 @@ class ShmWriter:
             raise TransportError(f"cannot keep KV in {self._ticket.parent}: {error.strerror}") from error
 
     def abort(self) -> None:
-        self._ticket.unlink(missing_ok=True)
-        # Readers that are in the middle must not wait for the rest.
-        os.pwrite(self._segment.fd, STATE.pack(uuid.uuid4().bytes, 0), STATE_AT)
-        self._store.drop(self._segment)
+        try:
+            self._ticket.unlink(missing_ok=True)
+            # Readers that are in the middle must not wait for the rest.
+            os.pwrite(self._segment.fd, STATE.pack(uuid.uuid4().bytes, 0), STATE_AT)
+        except OSError:
+            pass  # its folder is gone, and the ticket with it
+        finally:
+            self._store.drop(self._segment)
 
 
 def _write_all(fd: int, buffers: Buffers, offset: int) -> int:

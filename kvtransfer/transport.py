@@ -50,7 +50,9 @@ class KVHeader:
         """How many blocks `layers` holds; raises TransportError when they are not this KV's."""
         sizes = {sum(view.nbytes for view in buffers) for buffers in layers}
         if len(layers) != self.num_layers or len(sizes) != 1:
-            raise TransportError(f"{len(layers)} layers of {sorted(sizes)} bytes for {self.num_layers} layers")
+            raise TransportError(
+                f"{len(layers)} layers of {sorted(sizes)} bytes for {self.num_layers} layers"
+            )
         num_blocks, rest = divmod(sizes.pop(), max(1, self.block_bytes))
         if rest or first_block + num_blocks > self.num_blocks:
             raise TransportError(

@@ -23,8 +23,8 @@ class TelemetryBoard:
 
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
-        self._sent: dict[str, tuple[str, int]] = {}
-        self._legs: set[str] = set()
+        self._calls: dict[str, tuple[str, int]] = {}
+        self._legs: dict[str, tuple[str, bool]] = {}
 
     def observe(self, load: Load) -> None:
         """A report arrived; one that an answer carried past a newer one is dropped."""
@@ -32,25 +32,33 @@ class TelemetryBoard:
         if view.load is None or load.sequence >= view.load.sequence:
             view.load = load
 
-    def sent(self, call_id: str, leg_id: str, replica: str, num_tokens: int) -> None:
-        """The call for a request's leg, with that many prompt tokens, went to a replica."""
-        self._legs.add(leg_id)
+    def chosen(self, call_id: str, leg_id: str, replica: str, num_tokens: int) -> None:
+        """The call for a request's leg, with that many prompt tokens, is on its way to a replica."""
+        self.ended(call_id)  # an earlier choice did not take it
         view = self._views.setdefault(replica, _View())
         view.in_flight += 1
         view.in_flight_tokens += num_tokens
-        self._sent[call_id] = (replica, num_tokens)
+        self._calls[call_id] = (replica, num_tokens)
+        self._legs.setdefault(leg_id, (call_id, False))
+
+    def sent(self, call_id: str, leg_id: str, replica: str, num_tokens: int) -> None:
+        """The replica has taken the call."""
+        self.chosen(call_id, leg_id, replica, num_tokens)
+        self._legs[leg_id] = (call_id, True)
 
     def was_sent(self, leg_id: str) -> bool:
-        """Whether some replica has the leg; false again once `left` was called."""
-        return leg_id in self._legs
+        """Whether some replica has taken the leg; false again once `left` was called."""
+        return self._legs.get(leg_id, ("", False))[1]
 
     def left(self, leg_id: str) -> None:
-        """Nobody will ask for this leg any more."""
-        self._legs.discard(leg_id)
+        """Nobody will ask for this leg any more; one that no replica has taken is over with that."""
+        call_id, taken = self._legs.pop(leg_id, ("", True))
+        if not taken:
+            self.ended(call_id)
 
     def ended(self, call_id: str) -> None:
         """The call is over, however it went; unknown calls are ignored, so twice is once."""
-        replica, num_tokens = self._sent.pop(call_id, ("", 0))
+        replica, num_tokens = self._calls.pop(call_id, ("", 0))
         if view := self._views.get(replica):
             view.in_flight -= 1
             view.in_flight_tokens -= num_tokens

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from heliostat.specfile import load_spec
 from heliostat.status import ClusterStatus
 
 SPEC = Path(__file__).parent / "cluster.yaml"
+TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 START_S = 300
 STOP_S = 60
@@ -34,6 +36,8 @@ class Cluster:
 
     url: str
     spec: Spec
+    name: str
+    """Of its spec file."""
 
     def status(self) -> ClusterStatus:
         return ClusterStatus.model_validate_json(httpx.get(f"{self.url}/status", timeout=10).content)
@@ -136,21 +140,54 @@ def serve_command() -> type[ServeProcess]:
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     spec = load_spec(SPEC)
     if url := request.config.getoption("--cluster-url"):
-        yield Cluster(url, spec)
+        yield Cluster(url, spec, SPEC.name)
         return
+    with running(SPEC) as started:
+        yield started
+
+
+@contextmanager
+def running(spec: Path) -> Iterator[Cluster]:
+    """`heliostat serve` on that spec; afterwards nothing that it started is left."""
     port = free_port()
-    server = ServeProcess(str(SPEC), "--port", str(port))
+    server = ServeProcess(str(spec), "--port", str(port))
     try:
         server.wait_for("ready: http://", START_S)
-        yield Cluster(f"http://127.0.0.1:{port}", spec)
+        yield Cluster(f"http://127.0.0.1:{port}", load_spec(spec), spec.name)
         assert server.interrupt() == 0, server.output
         assert server.left_behind() == [], "Ctrl-C stops everything that it started"
     finally:
         server.kill()
 
 
+@pytest.fixture(scope="module", params=["shm", "nixl", "nccl"])
+def transport_cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster for each transport: the same spec but for that word, and a directory of its own."""
+    if url := request.config.getoption("--cluster-url"):
+        transport = httpx.get(f"{url}/status", timeout=10).json()["pools"][0]["replicas"][0]["handoffs"]
+        if transport and transport[0]["transport"] != request.param:
+            pytest.skip("the cluster at --cluster-url runs over another transport")
+        told = load_spec(TRANSPORT_SPEC)
+        transfer = told.transfer.model_copy(update={"transport": request.param})
+        yield Cluster(url, told.model_copy(update={"transfer": transfer}), f"{request.param} at {url}")
+        return
+    folder = tmp_path_factory.mktemp("transport")
+    text = TRANSPORT_SPEC.read_text()
+    text = text.replace("transport: shm", f"transport: {request.param}, directory: {folder}/kv")
+    text = text.replace("../../examples", str(QUICKSTART.parent))
+    spec = folder / f"{request.param}.yaml"
+    spec.write_text(text)
+    with running(spec) as started:
+        yield started
+
+
 @pytest.fixture
-async def client(cluster: Cluster) -> AsyncIterator[AsyncOpenAI]:
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's own client, of the cluster that the test uses."""
+    name = "transport_cluster" if "transport_cluster" in request.fixturenames else "cluster"
+    cluster: Cluster = request.getfixturevalue(name)
     url = f"{cluster.url}/v1"
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:
         yield client

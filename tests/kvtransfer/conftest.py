@@ -113,8 +113,10 @@ from heliostat.spec import Transfer
 from kvtransfer.registry import create_client, create_store
 from kvtransfer.transport import KVHeader, Outcome
 transfer, owner = Transfer.model_validate_json(sys.argv[1]), sys.argv[2]
+told = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what libraries print is not what we say
 def say(line):
-    print(line, flush=True)
+    print(line, file=told, flush=True)
 """
 
 

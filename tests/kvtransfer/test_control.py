@@ -163,5 +163,5 @@ def test_nobody_there_is_a_lost_owner(address: str) -> None:
 
 
 def test_a_place_where_one_cannot_listen_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TransportError, match="cannot listen on .*too long"):
+    with pytest.raises(TransportError, match=r"cannot listen on .*too long"):
         ControlServer({}, str(tmp_path / ("x" * 108)), "127.0.0.1")

@@ -204,6 +204,33 @@ def test_sweeping_leaves_what_has_a_lease(side, kv) -> None:
     side.get(NAME, 0, 1, 1)
 
 
+def test_sweeping_leaves_what_is_being_written(side, kv) -> None:
+    writer = side.store.open(NAME, side.header(2, 1))
+    writer.write(0, kv(1, 1).all())
+    assert side.own.sweep() == 0
+    writer.write(1, kv(1, 1).all())
+    assert side.own.sweep() == 0
+    side.get(NAME, 0, 2, 1)
+    writer.commit()
+
+
+def test_two_readers_of_one_name_close_each_for_itself(side, kv) -> None:
+    written, read = kv(800, 2), side.memory(kv(800, 2))
+    side.put(NAME, written)
+    first, second = (side.reader.get(NAME, side.own.address()) for _ in range(2))
+    side.reader.release(NAME, side.own.address(), Outcome.ADMITTED)
+    first.close()
+    for number in range(1, 30):
+        side.put(f"{number:x}", kv(800, 2), digest=f"{number:04x}")
+        side.reader.release(f"{number:x}", side.own.address(), Outcome.ADMITTED)
+    try:
+        second.read(0, read.all())
+        assert read.layers == written.layers
+    except TicketExpiredError as error:
+        assert "reused" in str(error)
+    second.close()
+
+
 def test_the_owner_learns_how_its_tickets_ended(side, kv) -> None:
     for name in ("0a", "0b"):
         side.put(name, kv(1, 1))

@@ -59,3 +59,26 @@ def test_a_leg_is_known_as_sent_until_nobody_asks_any_more() -> None:
     assert board.was_sent("leg-1")
     board.left("leg-1")
     assert not board.was_sent("leg-1")
+
+
+def test_a_choice_counts_at_once_and_once() -> None:
+    board = TelemetryBoard()
+    board.chosen("1", "leg-1", "a", 10)
+    assert in_flight(board) == {"a": (1, 10), "b": (0, 0)}
+    board.sent("1", "leg-1", "b", 10)  # the first choice was full
+    assert in_flight(board) == {"a": (0, 0), "b": (1, 10)}
+    board.left("leg-1")
+    assert in_flight(board) == {"a": (0, 0), "b": (1, 10)}
+    board.ended("1")
+    assert in_flight(board) == {"a": (0, 0), "b": (0, 0)}
+
+
+def test_a_choice_that_came_to_nothing_is_over_when_its_leg_is_left() -> None:
+    board = TelemetryBoard()
+    board.chosen("1", "leg-1", "a", 10)
+    board.left("leg-1")
+    assert in_flight(board) == {"a": (0, 0), "b": (0, 0)}
+
+
+def in_flight(board: TelemetryBoard) -> dict[str, tuple[int, int]]:
+    return {c.replica: (c.in_flight, c.in_flight_tokens) for c in board.candidates(["a", "b"])}

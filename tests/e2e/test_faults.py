@@ -1,0 +1,253 @@
+"""Whoever dies: each request ends with the right tokens or one honest error, and nothing is left behind.
+
+A replica is killed with its engine, as a lost machine would be. Tests run in the order of the file, and a
+test that needs all replicas waits until Serve has started them again.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+import psutil
+import pytest
+
+from heliostat.status import ClusterStatus, ReplicaStatus
+from heliostat.wire import Role
+
+pytestmark = pytest.mark.transport
+
+HONEST_S = 5.0
+RESTART_S = 240.0
+FIRST_LETTER, LAST_LETTER = 60, 90
+MAX_TOKENS = 48
+
+
+def prompt(length: int, seed: int) -> tuple[int, ...]:
+    rng = random.Random(f"fault-{length}-{seed}")
+    return tuple(rng.randint(FIRST_LETTER, LAST_LETTER) for _ in range(length))
+
+
+@pytest.fixture
+async def http(transport_cluster):
+    async with httpx.AsyncClient(base_url=transport_cluster.url, timeout=60) as http:
+        yield http
+
+
+async def status(http: httpx.AsyncClient) -> ClusterStatus:
+    return ClusterStatus.model_validate_json((await http.get("/status")).content)
+
+
+async def replicas(http: httpx.AsyncClient, role: Role, pool: str = "base") -> list[ReplicaStatus]:
+    pools = (await status(http)).pools
+    return [r for p in pools if (p.role, p.name) == (role, pool) for r in p.replicas]
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            pass
+
+
+class Killed:
+    """A replica's process and those of its engine, killed all at once or by the kernel one after another."""
+
+    def __init__(self, replica: ReplicaStatus) -> None:
+        self.at_s = time.monotonic()
+        process = psutil.Process(replica.pid)
+        self._engine = process.children(recursive=True)
+        process.kill()
+
+    def gone(self) -> bool:
+        _, alive = psutil.wait_procs(self._engine, timeout=HONEST_S)
+        return not alive
+
+
+def question(ids: tuple[int, ...]) -> dict[str, object]:
+    return {
+        "model": "base",
+        "prompt": list(ids),
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+
+
+class Burst:
+    """Requests that are under way while something dies."""
+
+    def __init__(self, cluster, http: httpx.AsyncClient, prompts: list[tuple[int, ...]]) -> None:
+        self._cluster = cluster
+        self._prompts = prompts
+        self._ends: dict[int, float] = {}
+        self.tasks = [asyncio.create_task(self._one(http, index)) for index in range(len(prompts))]
+
+    async def _one(self, http: httpx.AsyncClient, index: int) -> httpx.Response:
+        try:
+            return await http.post("/v1/completions", json=question(self._prompts[index]))
+        finally:
+            self._ends[index] = time.monotonic()
+
+    async def ended_well_or_honestly(self, killed_at_s: float) -> int:
+        """How many were right; every other one has one error object, and came in time."""
+        answers = await asyncio.gather(*self.tasks)
+        right = 0
+        for index, answer in enumerate(answers):
+            if answer.status_code == httpx.codes.OK:
+                expected = self._cluster.reference("base", self._prompts[index], MAX_TOKENS)
+                assert answer.json()["choices"][0]["token_ids"] == expected
+                right += 1
+            else:
+                assert answer.status_code in (500, 503), answer.text
+                assert answer.json()["error"]["message"]
+                assert self._ends[index] - killed_at_s < HONEST_S, answer.text
+        return right
+
+
+def idle_replica(replica: ReplicaStatus) -> bool:
+    return replica.running + replica.waiting + replica.queued_prompt_tokens == 0 and replica.kv_use == 0
+
+
+async def survivors_idle(http: httpx.AsyncClient) -> None:
+    """Whoever lives holds no KV of the requests that are over."""
+
+    async def idle() -> bool:
+        return all(idle_replica(r) for p in (await status(http)).pools for r in p.replicas)
+
+    await until(idle, HONEST_S)
+
+
+async def back_to_idle(cluster, http: httpx.AsyncClient) -> None:
+    """All replicas are there again, none holds KV, and no segment or dead owner's folder is left."""
+    wanted = {key: pool.replicas.min for key, pool in cluster.spec.pools().items()}
+    # One folder for each replica's engine, one more for each store.
+    folders = sum(wanted.values()) + sum(n for (role, _), n in wanted.items() if role is Role.PREFILL)
+
+    async def idle() -> bool:
+        now = await status(http)
+        there = {(p.role, p.name): len(p.replicas) for p in now.pools}
+        all_replicas = [r for p in now.pools for r in p.replicas]
+        left = os.listdir(cluster.spec.transfer.directory)
+        return (
+            there == wanted
+            and all(idle_replica(replica) for replica in all_replicas)
+            and not [name for name in left if name.endswith(".kv")]
+            and len(left) == folders
+        )
+
+    await until(idle, RESTART_S)
+
+
+async def test_a_lease_that_runs_out_is_repaired_by_a_fresh_ticket(transport_cluster, http) -> None:
+    """Every decode engine stands still for longer than a lease."""
+    engines = [
+        process
+        for replica in await replicas(http, Role.DECODE)
+        for process in psutil.Process(replica.pid).children(recursive=True)
+        if "EngineCore" in " ".join(process.cmdline())
+    ]
+    assert len(engines) == 2
+
+    async def expired() -> int:
+        return sum(f.expired for r in await replicas(http, Role.PREFILL) for f in r.handoffs)
+
+    before = await expired()
+    for process in engines:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        burst = Burst(transport_cluster, http, [prompt(100, 77)])
+
+        async def one_more_expired() -> bool:
+            return await expired() > before
+
+        await until(one_more_expired, 4 * transport_cluster.spec.transfer.lease_s + HONEST_S)
+    finally:
+        for process in engines:
+            process.send_signal(signal.SIGCONT)
+    assert await burst.ended_well_or_honestly(time.monotonic()) == 1
+    await survivors_idle(http)
+
+
+async def test_a_prefill_replica_that_died_before_the_request(transport_cluster, http) -> None:
+    killed = Killed((await replicas(http, Role.PREFILL))[0])
+    burst = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(6)])
+    assert await burst.ended_well_or_honestly(killed.at_s) > 0, "the other replica is there"
+    assert killed.gone()
+    await survivors_idle(http)
+
+
+async def test_a_decode_replica_that_dies_with_its_requests(transport_cluster, http) -> None:
+    burst = Burst(transport_cluster, http, [prompt(500, seed) for seed in range(8)])
+    busy: list[ReplicaStatus] = []
+
+    async def one_is_busy() -> bool:
+        busy[:] = [r for r in await replicas(http, Role.DECODE) if r.running + r.waiting]
+        return bool(busy)
+
+    await until(one_is_busy, HONEST_S)
+    killed = Killed(busy[0])
+    await burst.ended_well_or_honestly(killed.at_s)
+    assert killed.gone()
+    await survivors_idle(http)
+    await back_to_idle(transport_cluster, http)
+
+
+async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
+    transport_cluster, http
+) -> None:
+    """KV that has been read is out of its reach: that stream goes on as if nothing had happened."""
+    ids = prompt(150, 1)
+    body = {**question(ids), "max_tokens": 600, "stream": True}
+    tokens: list[int] = []
+    burst = killed = None
+    async with http.stream("POST", "/v1/completions", json=body) as answer:
+        owner = answer.headers["x-heliostat-prefill"]
+
+        async def owner_is_busy() -> bool:
+            (replica,) = [r for r in await replicas(http, Role.PREFILL) if r.name == owner]
+            return replica.queued_prompt_tokens > 0
+
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            tokens += json.loads(line.removeprefix("data: "))["choices"][0]["token_ids"] or []
+            if burst is None:
+                burst = Burst(transport_cluster, http, [prompt(1900, seed) for seed in range(6)])
+                await until(owner_is_busy, HONEST_S)
+                (replica,) = [r for r in await replicas(http, Role.PREFILL) if r.name == owner]
+                killed = Killed(replica)
+    assert tokens == transport_cluster.reference("base", ids, 600)
+    assert burst is not None and killed is not None
+    assert await burst.ended_well_or_honestly(killed.at_s) > 0
+    assert killed.gone()
+    await survivors_idle(http)
+
+
+async def test_both_sides_restarted(transport_cluster, http) -> None:
+    before = set(os.listdir("/dev/shm"))
+    victims = [*await replicas(http, Role.PREFILL), *await replicas(http, Role.DECODE)]
+    killed = [Killed(victim) for victim in victims]
+    burst = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(4)])
+    await burst.ended_well_or_honestly(killed[-1].at_s)
+    assert all(each.gone() for each in killed)
+    await back_to_idle(transport_cluster, http)
+    again = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(4)])
+    assert await again.ended_well_or_honestly(time.monotonic()) == 4
+    ours = set(os.listdir("/dev/shm")) - before
+    assert [name for name in ours if name.startswith("psm_") and name not in mapped()] == []
+
+
+def mapped() -> str:
+    """The memory maps of all processes that we may look at."""
+    maps = []
+    for process in psutil.process_iter():
+        try:
+            maps += [region.path for region in process.memory_maps()]
+        except psutil.Error:
+            continue  # it ended, or is not ours
+    return "\n".join(maps)
