@@ -49,6 +49,12 @@ class Engine(Protocol):
         When the call is cancelled, the computation stops and no KV stays behind.
         """
 
+    def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        """The same, with a streamed ticket before the result if the prompt is long enough for one.
+
+        Closing the generator stops the computation.
+        """
+
     def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         """Run x_N and everything after it, one frame per engine step.
 

@@ -9,12 +9,13 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
+from dataclasses import replace
 
 from deployments.engine import EngineConfig
 from heliostat.errors import TransportError
 from heliostat.status import HandoffFigures
 from heliostat.wire import Ticket
-from kvtransfer.handoff import CopyRecord, Direction, HandoffParams
+from kvtransfer.handoff import Announcement, CopyRecord, Direction, HandoffParams
 from kvtransfer.ledger import Ledger
 from kvtransfer.registry import create_client
 from kvtransfer.transport import KVHeader, Outcome
@@ -68,6 +69,19 @@ class HandoffDesk:
             params.domain, params.prefix_digest, "", params.num_tokens, record.num_blocks, 0, record.num_bytes
         )
         return self._committed(params.ticket_id, header)
+
+    def announce(self, params: HandoffParams, announcement: Announcement) -> Ticket:
+        """The last chunk has begun: a ticket whose KV is still on its way."""
+        header = KVHeader(
+            params.domain,
+            params.prefix_digest,
+            "",
+            params.num_tokens,
+            announcement.num_blocks,
+            0,
+            announcement.num_bytes,
+        )
+        return replace(self._committed(params.ticket_id, header), streamed=True)
 
     def _committed(self, ticket_id: str, header: KVHeader) -> Ticket:
         lease_s = self._config.transfer.lease_s

@@ -34,7 +34,8 @@ class Router:
             {
                 model: Route(prefill_pools[route.prefill], decode_pools[route.decode])
                 for model, route in spec.models.items()
-            }
+            },
+            early=spec.transfer.decode_choice == "early",
         )
         handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}

@@ -57,6 +57,7 @@ class ServePrefillPool:
     def __init__(self, name: str, handle: DeploymentHandle, board: TelemetryBoard) -> None:
         self._name = name
         self._handle = handle
+        self._early = handle.options(method_name="prefill_early", stream=True)
         self._board = board
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
@@ -73,6 +74,25 @@ class ServePrefillPool:
             raise PoolUnavailableError(f"prefill pool {self._name} takes no requests: {error}") from error
         self._board.observe(result.load)
         return result
+
+    async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        results = _call(self._early, request)
+        finished = False
+        try:
+            async with _must_be_sent(self._board, request.request_id, f"prefill pool {self._name}"):
+                result: PrefillResult | None = await anext(results, None)
+            while result is not None:
+                self._board.observe(result.load)
+                finished = not result.ticket.streamed
+                yield result
+                result = await anext(results, None)
+        except (RayActorError, TaskCancelledError) as error:
+            raise PrefillFailedError(f"prefill pool {self._name}: the replica was lost") from error
+        except (DeploymentUnavailableError, BackPressureError) as error:
+            raise PoolUnavailableError(f"prefill pool {self._name} takes no requests: {error}") from error
+        finally:
+            if not finished:
+                results.cancel()
 
     async def release(self, ticket: Ticket) -> None:
         """Any replica of the pool can reach the name; the lease covers the case that none does."""

@@ -73,6 +73,12 @@ class PrefillReplica(_Replica):
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         return await self._engine.prefill(request)
 
+    async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
+        async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
+            async for result in results:
+                yield result
+
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
         return await self._engine.release(ticket_id)

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from kvtransfer.connector import copy_records
-from kvtransfer.handoff import CopyRecord
+from kvtransfer.connector import announcements, copy_records
+from kvtransfer.handoff import Announcement, CopyRecord
 
 MAX_UNCLAIMED = 4096
 """Records of handoffs whose request was cancelled are never claimed; the oldest go first."""
@@ -26,6 +27,7 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
         self._on_record = on_record
         self._records: OrderedDict[str, CopyRecord] = OrderedDict()
         self._awaited: dict[str, asyncio.Future[CopyRecord]] = {}
+        self._expected: dict[str, asyncio.Future[Announcement]] = {}
 
     def factory(self, vllm_config: VllmConfig, engine_index: int = 0) -> "EngineTelemetry":
         """vLLM builds its loggers itself, so it gets this instance through a factory."""
@@ -46,6 +48,9 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
         self.kv_use = scheduler_stats.kv_cache_usage
         for record in copy_records(scheduler_stats.kv_connector_stats):
             self._keep(record)
+        for announcement in announcements(scheduler_stats.kv_connector_stats):
+            if (expected := self._expected.get(announcement.ticket_id)) and not expected.done():
+                expected.set_result(announcement)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say: the replica announces itself."""
@@ -66,6 +71,16 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
             return await asyncio.wait_for(future, timeout_s)
         finally:
             del self._awaited[ticket_id]
+
+    @contextmanager
+    def expecting(self, ticket_id: str) -> Iterator[asyncio.Future[Announcement]]:
+        """The announcement of a ticket, should there be one."""
+        future = self._expected[ticket_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield future
+        finally:
+            future.cancel()
+            del self._expected[ticket_id]
 
     def _keep(self, record: CopyRecord) -> None:
         self._on_record(record)

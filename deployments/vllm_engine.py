@@ -6,7 +6,7 @@ Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 
 import msgspec
@@ -44,8 +44,10 @@ from heliostat.wire import (
     TokenFrame,
     TokenLogprobs,
 )
-from kvtransfer.handoff import CopyRecord, Direction, HandoffParams, digest_tokens
+from kvtransfer.handoff import Announcement, CopyRecord, Direction, HandoffParams, digest_tokens
 from kvtransfer.owner import OwnerFolder
+
+Announce = Callable[[PrefillResult], None]
 
 RECORD_S = 2.0
 """A save's record comes with the step that did it, at most a moment after its output."""
@@ -89,6 +91,9 @@ class VllmEngine:
         return self._llm
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        return await self._prefill(request, None)
+
+    async def _prefill(self, request: PrefillRequest, announce: Announce | None) -> PrefillResult:
         """Prompts that were computed, or are just being computed for somebody else, are only shared."""
         num_tokens = len(request.token_ids)
         digest = digest_tokens(request.token_ids)
@@ -102,7 +107,7 @@ class VllmEngine:
                 await computing.wait()
             done = self._computing[digest] = asyncio.Event()
             try:
-                return await self._compute(request, self._desk.new_params(digest, num_tokens))
+                return await self._compute(request, self._desk.new_params(digest, num_tokens), announce)
             finally:
                 del self._computing[digest]
                 done.set()
@@ -111,10 +116,31 @@ class VllmEngine:
         finally:
             self._queued_prompt_tokens -= num_tokens
 
-    async def _compute(self, request: PrefillRequest, params: HandoffParams) -> PrefillResult:
+    async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        announced: asyncio.Queue[PrefillResult] = asyncio.Queue()
+        prefill = asyncio.create_task(self._prefill(request, announced.put_nowait))
+        first = asyncio.create_task(announced.get())
+        try:
+            await asyncio.wait({prefill, first}, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                yield first.result()
+            yield await prefill
+        finally:
+            for task in (first, prefill):
+                task.cancel()
+            await asyncio.wait({first, prefill})
+
+    async def _compute(
+        self, request: PrefillRequest, params: HandoffParams, announce: Announce | None
+    ) -> PrefillResult:
         finished = False
         try:
-            output = await self._run_prefill(request, params)
+            with self._telemetry.expecting(params.ticket_id) as announcement:
+                if announce is not None:
+                    announcement.add_done_callback(
+                        lambda done: done.cancelled() or announce(self._streamed(params, done.result()))
+                    )
+                output = await self._run_prefill(request, params)
             if output is None or output.outputs[0].finish_reason == "error":
                 raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
             record = await self._publication(params.ticket_id)
@@ -125,6 +151,9 @@ class VllmEngine:
                 self._desk.discard(params.ticket_id)
         ticket = self._desk.commit(params, record)
         return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, record.ms)
+
+    def _streamed(self, params: HandoffParams, announcement: Announcement) -> PrefillResult:
+        return PrefillResult(self._desk.announce(params, announcement), self.load(), 0, 0.0)
 
     async def _publication(self, ticket_id: str) -> CopyRecord:
         """What the worker's copy did. Raises PrefillFailedError when no KV was published."""

@@ -41,6 +41,10 @@ class Transfer(_Frozen):
     directory: str = Field(
         default="/dev/shm/heliostat", description="Where `shm` keeps KV, and every transport its sockets."
     )
+    decode_choice: Literal["late", "early"] = Field(
+        default="late",
+        description="When the decode replica is chosen: after the prefill, or when its last chunk begins.",
+    )
     host: str = Field(
         default="127.0.0.1",
         description="Where prefill replicas offer KV over `nixl` and `nccl`; `node`: their node's address.",

@@ -14,7 +14,7 @@ vLLM builds the connector twice, in the scheduler's process and in the worker's,
 Not covered: more than one KV cache group (hybrid models), KV on a GPU, tensor parallelism.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 from vllm.v1.request import RequestStatus
 
 from heliostat.spec import Transfer
-from kvtransfer.handoff import BlockCopy, CopyRecord, Direction, HandoffParams
+from kvtransfer.handoff import Announcement, BlockCopy, CopyRecord, Direction, HandoffParams
 from kvtransfer.loader import Loader
 from kvtransfer.memory import BlockMemory
 from kvtransfer.registry import create_client, create_store
@@ -76,28 +76,30 @@ class _Saving:
     request: "Request"
     params: HandoffParams
     saved_blocks: int = 0
+    announced: bool = False
 
 
 @dataclass
 class HandoffStats(KVConnectorStats):  # type: ignore[misc]
-    """Copy records on their way from the worker to the replica, as plain dicts under "records"."""
+    """What the worker has to say to the replica, as plain dicts: "records" and "announcements"."""
 
     def aggregate(self, other: KVConnectorStats) -> KVConnectorStats:
-        return HandoffStats({"records": [*self.data["records"], *other.data["records"]]})
+        assert isinstance(other, HandoffStats)
+        return HandoffStats({key: [*self.data[key], *other.data[key]] for key in self.data})
 
     def reduce(self) -> dict[str, int | float]:
         records = self.data["records"]
         return {
             "handoffs": len(records),
-            "bytes": sum(record["num_bytes"] for record in records),
-            "ms": sum(record["ms"] for record in records),
+            "bytes": sum(int(str(record["num_bytes"])) for record in records),
+            "ms": sum(float(str(record["ms"])) for record in records),
         }
 
     def reset(self) -> None:
-        self.data["records"] = []
+        self.data: dict[str, list[dict[str, object]]] = {"records": [], "announcements": []}
 
     def is_empty(self) -> bool:
-        return not self.data.get("records")
+        return not any(self.data.values())
 
 
 class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
@@ -112,6 +114,7 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._transfer = Transfer.model_validate(config.kv_connector_extra_config[TRANSFER_CONFIG])
         self._owner_id = str(config.kv_connector_extra_config[OWNER_CONFIG])
         self._block_size: int = vllm_config.cache_config.block_size
+        self._chunk_tokens: int = vllm_config.scheduler_config.max_num_batched_tokens
         # Scheduler's half.
         self._saving: dict[str, _Saving] = {}
         self._loaded: dict[str, BlockCopy] = {}
@@ -182,8 +185,12 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
         if not last and end <= first:
             return  # a preempted prefill computes again what has left already
         block_ids = tuple(self._kv_cache_manager.get_block_ids(request.request_id)[0][first:end])
-        meta.saves.append(BlockCopy(request.request_id, params, first, block_ids, num_blocks, last))
+        remaining = request.num_prompt_tokens - computed
+        announced = not last and not saving.announced and remaining <= self._chunk_tokens
+        copy = BlockCopy(request.request_id, params, first, block_ids, num_blocks, last, announced)
+        meta.saves.append(copy)
         saving.saved_blocks = end
+        saving.announced |= announced
         if last:
             del self._saving[request.request_id]
 
@@ -264,8 +271,10 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
         side = self._saver or self._loader
         if side is None:  # the scheduler's half is asked, too
             return None
-        records = side.take_records()
-        return HandoffStats({"records": [asdict(record) for record in records]}) if records else None
+        records = [asdict(record) for record in side.take_records()]
+        announcements = [asdict(each) for each in self._saver.take_announcements()] if self._saver else []
+        stats = HandoffStats({"records": records, "announcements": announcements})
+        return None if stats.is_empty() else stats
 
     def shutdown(self) -> None:
         """The worker ends in good order."""
@@ -278,7 +287,7 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
     def build_kv_connector_stats(
         cls, data: dict[str, list[dict[str, str | float]]] | None = None
     ) -> HandoffStats:
-        return HandoffStats(data or {"records": []})
+        return HandoffStats(data or {"records": [], "announcements": []})
 
     def _worker_meta(self) -> HandoffMetadata:
         meta = self._get_connector_metadata()
@@ -290,7 +299,15 @@ def _in_background(params: HandoffParams) -> bool:
     return params.streamed or params.num_bytes >= BACKGROUND_BYTES
 
 
-def copy_records(stats: dict[str, Iterable[dict[str, object]]] | None) -> list[CopyRecord]:
+Stats = Mapping[str, Iterable[Mapping[str, object]]]
+
+
+def copy_records(stats: Stats | None) -> list[CopyRecord]:
     """The records in `SchedulerStats.kv_connector_stats`, as the replica's stat logger gets it."""
     records = (stats or {}).get("records", ())
     return [CopyRecord(**{**record, "direction": Direction(str(record["direction"]))}) for record in records]  # type: ignore[arg-type]
+
+
+def announcements(stats: Stats | None) -> list[Announcement]:
+    """The announcements beside them."""
+    return [Announcement(**each) for each in (stats or {}).get("announcements", ())]  # type: ignore[arg-type]

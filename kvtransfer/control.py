@@ -24,6 +24,7 @@ _LENGTH = struct.Struct("<I")
 MAX_MESSAGE = 16 * 2**20
 ACCEPT_S = 0.1
 CONNECT_S = 2.0
+CLOSE_S = 1.0
 ANSWER_S = 5.0
 """An owner that lives answers in milliseconds; a request must end within 5 s, whatever happens to it."""
 
@@ -63,6 +64,7 @@ class ControlServer:
         """Listen on the Unix socket `local` and on a free TCP port of `host`."""
         self._handlers = handlers
         self._sockets: set[socket.socket] = set()
+        self._sessions: set[threading.Thread] = set()
         self._closed = False
         try:
             self._local = socket.socket(socket.AF_UNIX)
@@ -89,7 +91,9 @@ class ControlServer:
             if self._closed:
                 connection.close()
                 return
-            threading.Thread(target=self._serve, args=(connection,), name="kv-control", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection,), name="kv-control", daemon=True)
+            self._sessions.add(thread)
+            thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
         session = Session()
@@ -102,6 +106,7 @@ class ControlServer:
             session.end()
             self._sockets.discard(connection)
             connection.close()
+            self._sessions.discard(threading.current_thread())
 
     def _answer(self, session: Session, message: Message) -> Message:
         try:
@@ -118,6 +123,8 @@ class ControlServer:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
+        for session in list(self._sessions):
+            session.join(CLOSE_S)  # what readers had open is closed by now
 
 
 class ControlClient:

@@ -51,7 +51,7 @@ class BlockCopy:
     """Copy these KV blocks out of, or into, the engine; `first_block` counts within the prompt.
 
     `num_blocks` is how many the whole prompt has. A save comes in one part per chunk of the prefill;
-    `last` marks the part that completes it.
+    `last` marks the part that completes it, `announced` the one after which only the last chunk is left.
     """
 
     request_id: str
@@ -60,6 +60,16 @@ class BlockCopy:
     block_ids: tuple[int, ...]
     num_blocks: int
     last: bool = True
+    announced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """A prompt's last chunk is about to be computed: its KV can be read as far as it has come."""
+
+    ticket_id: str
+    num_blocks: int
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

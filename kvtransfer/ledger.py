@@ -3,7 +3,7 @@
 Pure book-keeping: time is a parameter. A ticket that nobody settles ends with its lease.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,6 +13,10 @@ from kvtransfer.transport import Outcome, Settlement
 
 GRACE_S = 1.0
 """News of a ticket's end may arrive after its lease; only then is it counted as expired."""
+
+
+MAX_KNOWN = 4096
+"""Tickets that are remembered after their end."""
 
 
 @dataclass(slots=True)
@@ -40,10 +44,19 @@ class Ledger:
     def __init__(self, transport: str) -> None:
         self._transport = transport
         self._open: dict[str, _Open] = {}
+        self._known: OrderedDict[str, None] = OrderedDict()
         self._sums: defaultdict[str, _Sums] = defaultdict(_Sums)
 
     def commit(self, ticket_id: str, domain: str, num_blocks: int, now_s: float, lease_s: float) -> None:
-        """A ticket is out (its owner), or in (its reader, whose lease is as long as the request)."""
+        """A ticket is out (its owner), or in (its reader, whose lease is as long as the request).
+
+        Said again, when announced KV is whole, it changes nothing.
+        """
+        if ticket_id in self._known:
+            return
+        self._known[ticket_id] = None
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
         self._open[ticket_id] = _Open(domain, num_blocks, now_s, now_s + lease_s)
         self._sums[domain].counts["committed"] += 1
 

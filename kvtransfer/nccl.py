@@ -77,6 +77,9 @@ class NcclOwnerLink:
         """Nothing: sends are asked for."""
 
     def close(self) -> None:
+        # A group that is taken down while the interpreter ends takes the process with it.
+        for joining in list(self._groups.values()):
+            joining.end()
         self._groups.clear()
 
 
@@ -94,6 +97,11 @@ class _Joining:
             self._group = _group(store, name, OWNER, host)
         except RuntimeError as error:
             self._error = error
+
+    def end(self) -> None:
+        """Leave, here and now."""
+        self._thread.join(ANSWER_S)
+        self._group = None
 
     def group(self) -> _Group:
         self._thread.join(ANSWER_S)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from heliostat.errors import TransportError
-from kvtransfer.handoff import BlockCopy, CopyRecord, Direction
+from kvtransfer.handoff import Announcement, BlockCopy, CopyRecord, Direction
 from kvtransfer.memory import BlockMemory
 from kvtransfer.transport import KVHeader, KVStore, KVWriter
 
@@ -39,12 +39,15 @@ class Saver:
         self._memory = memory
         self._saves: dict[str, _Save] = {}
         self._records: list[CopyRecord] = []
+        self._announcements: list[Announcement] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kv-save")
 
     def save(self, copy: BlockCopy) -> None:
         """Take in a part of the prompt's KV; the last part is done, and the KV published, on return."""
         save = self._saves.setdefault(copy.request_id, _Save(copy.params.ticket_id))
         save.pending.append(self._thread.submit(self._write, save, copy))
+        if copy.announced:
+            self._announce(save, copy)
         if not copy.last:
             return
         start = time.perf_counter()
@@ -86,6 +89,11 @@ class Saver:
         except TransportError:
             return  # its lease will end
 
+    def take_announcements(self) -> list[Announcement]:
+        """Prompts that can be read from now on, since the last call."""
+        announcements, self._announcements = self._announcements, []
+        return announcements
+
     def take_records(self) -> list[CopyRecord]:
         """What happened since the last call."""
         records, self._records = self._records, []
@@ -94,6 +102,12 @@ class Saver:
     def close(self) -> None:
         self._thread.shutdown()
         self._store.close()
+
+    def _announce(self, save: _Save, copy: BlockCopy) -> None:
+        save.pending[0].result()  # the first part opens the ticket; without it there is nothing to read
+        if save.error is None:
+            num_bytes = self._memory.bytes_per_block * copy.num_blocks
+            self._announcements.append(Announcement(save.ticket_id, copy.num_blocks, num_bytes))
 
     def _settle(self, save: _Save) -> None:
         for copy in save.pending:

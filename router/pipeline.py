@@ -3,16 +3,18 @@
     x_1 … x_{N-1} ──> prefill pool ──> ticket ──┐
     x_1 … x_N ────────────────────> decode pool ┴──> token frames
 
-The decode replica is chosen after the prefill, on the freshest telemetry. A failed handoff is repaired
-by a fresh prefill, never by prefilling in the decode pool (rule 5).
+The decode replica is chosen after the prefill, on the freshest telemetry; or, when the spec says early,
+when the last chunk of a long prompt begins, so that its KV moves while that is computed. A failed handoff
+is repaired by a fresh prefill, never by prefilling in the decode pool (rule 5).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from heliostat.errors import HandoffFailedError, PrefillFailedError, UnknownModelError
+from heliostat.errors import HandoffFailedError, PrefillFailedError, RequestError, UnknownModelError
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
 
 MAX_ATTEMPTS = 2
@@ -24,6 +26,9 @@ class PrefillPool(Protocol):
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Raises PrefillFailedError or PoolUnavailableError."""
+
+    def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        """The same, with a streamed ticket before the result for a long prompt. Closing it aborts the leg."""
 
     async def release(self, ticket: Ticket) -> None:
         """Drop KV that nobody will fetch."""
@@ -72,8 +77,9 @@ class GenerateRequest:
 class Pipeline:
     """Runs requests over the routes of a spec's models."""
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], *, early: bool = False) -> None:
         self._routes = routes
+        self._early = early
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
         """Frames of one request. Closing the generator aborts the running leg and frees its KV.
@@ -98,33 +104,54 @@ class Pipeline:
                     raise
 
     async def _attempt(self, route: Route, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
-        ticket = await self._prefill(route, request)
-        arrived = False
-        try:
-            leg = DecodeRequest(
-                self._leg_id(request), request.model, request.token_ids, ticket, request.sampling
-            )
-            async with aclosing(route.decode.decode(leg)) as frames:
-                async for frame in frames:
-                    arrived = True  # the decode replica has read the KV and released its name
-                    request.trace.decode_replica = frame.load.replica
-                    request.trace.load_ms = frame.load_ms or request.trace.load_ms
-                    yield frame
-        finally:
-            if ticket is not None and not arrived:
-                await route.prefill.release(ticket)
+        async with self._prefill(route, request) as ticket:
+            arrived = False
+            try:
+                leg = DecodeRequest(
+                    self._leg_id(request), request.model, request.token_ids, ticket, request.sampling
+                )
+                async with aclosing(route.decode.decode(leg)) as frames:
+                    async for frame in frames:
+                        arrived = True  # the decode replica has read the KV and released its name
+                        request.trace.decode_replica = frame.load.replica
+                        request.trace.load_ms = frame.load_ms or request.trace.load_ms
+                        yield frame
+            finally:
+                if ticket is not None and not arrived:
+                    await route.prefill.release(ticket)
 
-    async def _prefill(self, route: Route, request: GenerateRequest) -> Ticket | None:
+    @asynccontextmanager
+    async def _prefill(self, route: Route, request: GenerateRequest) -> AsyncGenerator[Ticket | None, None]:
         """The ticket of x_1 … x_{N-1}; None for a prompt of one token, which has nothing to prefill."""
         if len(request.token_ids) == 1:
-            return None
-        result = await route.prefill.prefill(
-            PrefillRequest(self._leg_id(request), request.model, request.token_ids[:-1])
-        )
-        request.trace.prefill_replica = result.load.replica
-        request.trace.cached_tokens = result.cached_tokens
-        request.trace.handoff_bytes = result.ticket.num_bytes
-        request.trace.save_ms = result.save_ms
+            yield None
+            return
+        leg = PrefillRequest(self._leg_id(request), request.model, request.token_ids[:-1])
+        if not self._early:
+            yield self._noted(request.trace, await route.prefill.prefill(leg))
+            return
+        async with aclosing(route.prefill.prefill_early(leg)) as results:
+            ticket = self._noted(request.trace, await anext(results))
+            rest = asyncio.create_task(self._drain(request.trace, results))
+            try:
+                yield ticket
+                await rest  # which is over, or was just said: its KV has been read
+            finally:
+                rest.cancel()
+                await asyncio.wait({rest})
+
+    async def _drain(self, trace: Trace, results: AsyncGenerator[PrefillResult, None]) -> None:
+        """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
+        with suppress(RequestError):
+            async for result in results:
+                self._noted(trace, result)
+
+    @staticmethod
+    def _noted(trace: Trace, result: PrefillResult) -> Ticket:
+        trace.prefill_replica = result.load.replica
+        trace.cached_tokens = result.cached_tokens
+        trace.handoff_bytes = result.ticket.num_bytes
+        trace.save_ms = result.save_ms
         return result.ticket
 
     @staticmethod

@@ -160,7 +160,7 @@ def running(spec: Path) -> Iterator[Cluster]:
         server.kill()
 
 
-@pytest.fixture(scope="module", params=["shm", "nixl", "nccl"])
+@pytest.fixture(scope="session", params=["shm", "nixl", "nccl"])
 def transport_cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

@@ -1,7 +1,9 @@
 """The pipeline over fake pools: order of the legs, repair, and what is released when."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +22,8 @@ class FakePrefillPool:
         self.requests: list[PrefillRequest] = []
         self.released: list[str] = []
         self._failures = failures
+        self.early = ""
+        self.computed = asyncio.Event()
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         self.requests.append(request)
@@ -29,6 +33,17 @@ class FakePrefillPool:
             f"t{len(self.requests)}", "shm", "there", "d", "p", len(request.token_ids), 1, 64, "p0", 0.0
         )
         return PrefillResult(ticket, LOAD, cached_tokens=2, save_ms=0.5)
+
+    async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        result = await self.prefill(request)
+        self.early = "begun"
+        try:
+            yield replace(result, ticket=replace(result.ticket, streamed=True), cached_tokens=0)
+            await self.computed.wait()
+            self.early = "done"
+            yield result
+        finally:
+            self.early = self.early if self.early == "done" else "closed"
 
     async def release(self, ticket: Ticket) -> None:
         self.released.append(ticket.ticket_id)
@@ -142,3 +157,33 @@ async def test_the_trace_names_replicas_and_costs() -> None:
 async def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(UnknownModelError, match="nope"):
         await tokens(pipeline(FakePrefillPool(), FakeDecodePool()), request(model="nope"))
+
+
+async def test_an_early_choice_decodes_while_the_last_chunk_is_computed() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool()
+    req = request()
+    frames = Pipeline({"m": Route(prefill, decode)}, early=True).generate(req)
+    assert (await anext(frames)).deltas[0].token_ids == (OUTPUT[0],)
+    assert prefill.early == "begun"
+    assert decode.requests[0].ticket is not None and decode.requests[0].ticket.streamed
+    prefill.computed.set()
+    assert [frame.deltas[0].token_ids[0] async for frame in frames] == list(OUTPUT[1:])
+    assert prefill.early == "done"
+    assert req.trace.cached_tokens == 2
+    assert prefill.released == []
+
+
+async def test_an_early_prefill_ends_with_its_request() -> None:
+    prefill = FakePrefillPool()
+    frames = Pipeline({"m": Route(prefill, FakeDecodePool())}, early=True).generate(request())
+    await anext(frames)
+    await frames.aclose()
+    assert prefill.early == "closed"
+
+
+async def test_an_early_prefill_that_fails_is_repaired() -> None:
+    prefill, decode = FakePrefillPool(failures=1), FakeDecodePool()
+    prefill.computed.set()
+    frames = Pipeline({"m": Route(prefill, decode)}, early=True).generate(request())
+    assert [frame.deltas[0].token_ids[0] async for frame in frames] == list(OUTPUT)
+    assert len(prefill.requests) == 2
