@@ -8,6 +8,7 @@ from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, R
 
 from deployments import board
 from heliostat.wire import DecodeRequest, PrefillRequest
+from kvtransfer.handoff import digest_tokens
 from router.policy import POLICIES
 
 
@@ -28,16 +29,18 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     ) -> list[list[RunningReplica]]:
         """One replica per rank, best first, so that Serve goes on to the next when one is full."""
         by_name = {replica_name(replica.replica_id): replica for replica in candidate_replicas}
-        choices = self._policy.rank(board.BOARD.candidates(by_name))
-        if choices and pending_request and (leg := _leg(pending_request)):
+        leg = _leg(pending_request)
+        # A decode pool holds no prompts: its replicas read them.
+        digest = digest_tokens(leg.token_ids) if isinstance(leg, PrefillRequest) else ""
+        num_tokens = len(leg.token_ids) if leg else 0
+        choices = self._policy.rank(board.BOARD.candidates(by_name, digest, num_tokens))
+        if choices and pending_request and leg:
             # Counted from now on, not only once the replica has accepted: the next request of a burst
             # is ranked before that.
-            board.BOARD.chosen(
-                pending_request.metadata.internal_request_id,
-                leg.request_id,
-                choices[0].replica,
-                len(leg.token_ids),
-            )
+            call_id, best = pending_request.metadata.internal_request_id, choices[0].replica
+            board.BOARD.chosen(call_id, leg.request_id, best, num_tokens)
+            if digest:
+                board.BOARD.holds(digest, best)
         return [[by_name[choice.replica]] for choice in choices]
 
     def on_request_routed(

@@ -1,10 +1,14 @@
 """What one router process knows about every replica: reports as they arrive, and its own in-flight count."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from heliostat.wire import Load
 from router.policy.base import Candidate
+
+MAX_HELD = 4096
+"""Prompts whose replica is remembered."""
 
 
 @dataclass(slots=True)
@@ -24,6 +28,7 @@ class TelemetryBoard:
     def __init__(self) -> None:
         self._views: dict[str, _View] = {}
         self._calls: dict[str, tuple[str, int]] = {}
+        self._holders: OrderedDict[str, str] = OrderedDict()
         self._legs: dict[str, tuple[str, bool]] = {}
 
     def observe(self, load: Load) -> None:
@@ -70,7 +75,22 @@ class TelemetryBoard:
             if replica not in alive and not view.in_flight:
                 del self._views[replica]
 
-    def candidates(self, replicas: Iterable[str]) -> list[Candidate]:
-        """What a policy needs, in the order of `replicas`."""
+    def holds(self, prefix_digest: str, replica: str) -> None:
+        """The prompt with that digest is computed there, or just being computed."""
+        self._holders.pop(prefix_digest, None)
+        self._holders[prefix_digest] = replica
+        while len(self._holders) > MAX_HELD:
+            self._holders.popitem(last=False)
+
+    def candidates(
+        self, replicas: Iterable[str], prefix_digest: str = "", num_tokens: int = 0
+    ) -> list[Candidate]:
+        """What a policy needs for a prompt, in the order of `replicas`."""
+        holder = self._holders.get(prefix_digest)
         found = ((replica, self._views.get(replica, _View())) for replica in replicas)
-        return [Candidate(name, view.load, view.in_flight, view.in_flight_tokens) for name, view in found]
+        return [
+            Candidate(
+                name, view.load, view.in_flight, view.in_flight_tokens, num_tokens if name == holder else 0
+            )
+            for name, view in found
+        ]

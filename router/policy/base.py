@@ -12,13 +12,15 @@ class Candidate:
     """One replica as this router sees it.
 
     `load` is its own last report (None before the first); `in_flight` and `in_flight_tokens` are what
-    this router sent there and has not seen end, which no report can lag behind.
+    this router sent there and has not seen end, which no report can lag behind. `cached_tokens` of the
+    request's prompt need not be computed there.
     """
 
     replica: str
     load: Load | None
     in_flight: int
     in_flight_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,3 +61,15 @@ def test_every_policy_ranks_every_candidate_once_with_a_reason() -> None:
         assert sorted(choice.replica for choice in choices) == sorted(c.replica for c in candidates)
         assert [choice.cost for choice in choices] == sorted(choice.cost for choice in choices)
         assert all(choice.reason for choice in choices)
+
+
+def test_of_equals_the_replica_that_has_the_prompt_is_best() -> None:
+    empty = Candidate("empty", None, in_flight=0, in_flight_tokens=0)
+    computing = Candidate("computing", None, in_flight=1, in_flight_tokens=300, cached_tokens=300)
+    assert order(FewestQueuedTokens(), empty, computing) == ["computing", "empty"]
+
+
+def test_a_prompt_that_is_there_does_not_outweigh_a_longer_queue() -> None:
+    empty = Candidate("empty", None, in_flight=0, in_flight_tokens=0)
+    busy = Candidate("busy", None, in_flight=3, in_flight_tokens=900, cached_tokens=300)
+    assert order(FewestQueuedTokens(), busy, empty) == ["empty", "busy"]

@@ -82,3 +82,11 @@ def test_a_choice_that_came_to_nothing_is_over_when_its_leg_is_left() -> None:
 
 def in_flight(board: TelemetryBoard) -> dict[str, tuple[int, int]]:
     return {c.replica: (c.in_flight, c.in_flight_tokens) for c in board.candidates(["a", "b"])}
+
+
+def test_the_replica_that_has_a_prompt_is_told_to_the_policy() -> None:
+    board = TelemetryBoard()
+    board.holds("digest", "b")
+    assert [c.cached_tokens for c in board.candidates(["a", "b"], "digest", 7)] == [0, 7]
+    assert [c.cached_tokens for c in board.candidates(["a", "b"], "other", 7)] == [0, 0]
+    assert [c.cached_tokens for c in board.candidates(["a", "b"])] == [0, 0]
