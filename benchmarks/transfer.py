@@ -20,7 +20,8 @@ medians of each sample's own.
 What this cannot show on one CPU machine:
 - There is no network: NIXL reads over CMA, Gloo over the loopback device.
 - Nothing else runs. Engines would compute meanwhile, on the same cores and the same memory bandwidth.
-- The KV is whole before it is read; how much of a handoff a running prefill hides is another measurement.
+- The KV is whole before it is read; how much of a handoff a running prefill hides, real engines show in
+  the second part (`transfer_hidden`).
 """
 
 import argparse
@@ -39,6 +40,8 @@ from rich.console import Console
 
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
 from benchmarks.transfer_figures import Run, Sample, summarize
+from benchmarks.transfer_hidden import TOKENS as ENGINE_TOKENS
+from benchmarks.transfer_hidden import hidden
 from benchmarks.transfer_sides import Owner, Process, Reader, Setting, both_sides
 from heliostat.errors import HeliostatError
 
@@ -151,6 +154,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--rounds", type=_above(0), default=ROUNDS, help="(%(default)s)")
     top.add_argument("--tokens", type=_above(1), nargs="+", default=TOKENS, help="prompt lengths")
     top.add_argument("--transports", choices=TRANSPORTS, nargs="+", default=TRANSPORTS)
+    top.add_argument("--no-engines", action="store_true", help="leave out what real engines show")
+    top.add_argument(
+        "--engine-tokens", type=_above(1), nargs="+", default=ENGINE_TOKENS, help="their prompts"
+    )
     top.add_argument(
         "--out",
         type=Path,
@@ -172,7 +179,8 @@ def output(args: argparse.Namespace) -> Path | None:
     """Where the result goes: a part of the measurement does not replace the committed one."""
     if args.out is not None:
         return Path(args.out)
-    whole = (args.rounds, tuple(args.tokens), tuple(args.transports)) == (ROUNDS, TOKENS, TRANSPORTS)
+    asked = (args.rounds, tuple(args.tokens), tuple(args.transports), tuple(args.engine_tokens))
+    whole = asked == (ROUNDS, TOKENS, TRANSPORTS, ENGINE_TOKENS) and not args.no_engines
     return RESULTS / "transfer.json" if whole else None
 
 
@@ -182,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         metrics = compare(args)
-        # The second part, what a running prefill hides of a handoff, adds its metrics here.
+        if not args.no_engines:
+            metrics |= hidden(args.transports, args.engine_tokens, args.rounds)
     except (HeliostatError, BrokenProcessPool) as error:
         print(f"benchmarks.transfer: {error}", file=sys.stderr)
         return 1

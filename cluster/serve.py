@@ -25,6 +25,7 @@ from deployments.app import APP_NAME, ROUTER_CPUS, build_application
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec
+from kvtransfer.owner import make_directory
 
 SERVE_CPUS = 1
 """Logical cores for Serve's controller and proxy in a Ray that we start."""
@@ -35,6 +36,12 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
     console = Console(highlight=False)
     spec = load_spec(spec_path)
     plan = make_plan(spec, str(spec_path))  # contract before traffic (rule 7)
+    if spec.transfer.connector is not None:
+        console.print(
+            f"warning: transfer.connector: KV moves by {spec.transfer.connector.name}, not by Heliostat; "
+            "that answers stay exact is then yours to see to (docs/kvtransfer.md, The rules)"
+        )
+    make_directory(spec.transfer)
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with _ray(spec, console, ray_address) as own_ray:

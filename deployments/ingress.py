@@ -32,7 +32,11 @@ class Router:
         decode_pools = {name: ServeDecodePool(name, handle, board.BOARD) for name, handle in decode.items()}
         pipeline = Pipeline(
             {
-                model: Route(prefill_pools[route.prefill], decode_pools[route.decode])
+                model: Route(
+                    prefill_pools[route.prefill],
+                    decode_pools[route.decode],
+                    whole_prompt=spec.transfer.connector is not None,
+                )
                 for model, route in spec.models.items()
             },
             early=spec.transfer.decode_choice == "early",

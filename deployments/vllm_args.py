@@ -4,6 +4,7 @@ from vllm.config import KVTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.engine import EngineConfig
+from heliostat.spec import Connector
 from heliostat.wire import Role
 from kvtransfer.connector import CONNECTOR_NAME, OWNER_CONFIG, TRANSFER_CONFIG
 
@@ -30,16 +31,27 @@ def engine_args(config: EngineConfig) -> AsyncEngineArgs:
         # holds KV of several writers, and its own blocks must not reach a next turn (rules 3 and 4).
         "enable_prefix_caching": config.role is Role.PREFILL,
         "disable_log_stats": False,
-        "kv_transfer_config": KVTransferConfig(
-            kv_connector=CONNECTOR_NAME,
-            kv_connector_module_path="kvtransfer.connector",
-            kv_role="kv_producer" if config.role is Role.PREFILL else "kv_consumer",
-            # `recompute` would prefill with the decode module and say nothing (rule 5).
-            kv_load_failure_policy="fail",
-            kv_connector_extra_config={
-                TRANSFER_CONFIG: config.transfer.model_dump(),
-                OWNER_CONFIG: config.owner,
-            },
-        ),
+        "kv_transfer_config": _kv_transfer_config(config),
     }
     return AsyncEngineArgs(**settings)
+
+
+def _kv_transfer_config(config: EngineConfig) -> KVTransferConfig:
+    """Our connector, or the one that the spec hands through."""
+    ours = Connector(
+        name=CONNECTOR_NAME,
+        module_path="kvtransfer.connector",
+        config={
+            TRANSFER_CONFIG: config.transfer.model_dump(mode="json", exclude={"connector"}),
+            OWNER_CONFIG: config.owner,
+        },
+    )
+    connector = config.transfer.connector or ours
+    return KVTransferConfig(
+        kv_connector=connector.name,
+        kv_connector_module_path=connector.module_path,
+        kv_role="kv_producer" if config.role is Role.PREFILL else "kv_consumer",
+        # `recompute` would prefill with the decode module and say nothing (rule 5).
+        kv_load_failure_policy="fail",
+        kv_connector_extra_config=connector.config,
+    )

@@ -4,9 +4,10 @@ Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
 """
 
 import asyncio
+import json
 import os
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 import msgspec
@@ -32,6 +33,7 @@ from heliostat.errors import (
     PrefillFailedError,
     TransportError,
 )
+from heliostat.spec import Connector
 from heliostat.status import ReplicaStatus
 from heliostat.wire import (
     DecodeRequest,
@@ -61,6 +63,7 @@ class VllmEngine:
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
+        self._connector = config.transfer.connector
         self._desk = HandoffDesk(config)
         self._telemetry = EngineTelemetry(self._desk.copied)
         self._log = EngineLog(config.replica)
@@ -80,7 +83,7 @@ class VllmEngine:
                 raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
         self._leftovers = OwnerFolder(self._config.transfer, uuid.uuid4().hex)
         self._leftovers.note_segments([os.getpid(), *_descendants()])
-        if self._config.role is Role.PREFILL:
+        if self._config.role is Role.PREFILL and self._connector is None:
             await self._desk.open()
 
     @property
@@ -95,6 +98,8 @@ class VllmEngine:
 
     async def _prefill(self, request: PrefillRequest, announce: Announce | None) -> PrefillResult:
         """Prompts that were computed, or are just being computed for somebody else, are only shared."""
+        if self._connector is not None:
+            return await self._prefill_raw(request, self._connector)
         num_tokens = len(request.token_ids)
         digest = digest_tokens(request.token_ids)
         self._queued_prompt_tokens += num_tokens
@@ -140,7 +145,7 @@ class VllmEngine:
                     announcement.add_done_callback(
                         lambda done: done.cancelled() or announce(self._streamed(params, done.result()))
                     )
-                output = await self._run_prefill(request, params)
+                output = await self._run_prefill(request, params.encode())
             if output is None or output.outputs[0].finish_reason == "error":
                 raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
             record = await self._publication(params.ticket_id)
@@ -151,6 +156,26 @@ class VllmEngine:
                 self._desk.discard(params.ticket_id)
         ticket = self._desk.commit(params, record)
         return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, record.ms)
+
+    async def _prefill_raw(self, request: PrefillRequest, connector: Connector) -> PrefillResult:
+        """Over a connector that is not ours: what it answers is all that the decode leg gets."""
+        output = await self._run_prefill(request, connector.prefill_params)
+        if output is None or output.outputs[0].finish_reason == "error":
+            raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
+        ticket = Ticket(
+            ticket_id=request.request_id,
+            transport=connector.name,
+            address="",
+            domain=self._config.domain,
+            prefix_digest="",
+            num_tokens=len(request.token_ids),
+            num_blocks=0,
+            num_bytes=0,
+            owner=self._config.replica,
+            expires_at_s=0.0,
+            raw=json.dumps(output.kv_transfer_params or {}),
+        )
+        return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, 0.0)
 
     def _streamed(self, params: HandoffParams, announcement: Announcement) -> PrefillResult:
         return PrefillResult(self._desk.announce(params, announcement), self.load(), 0, 0.0)
@@ -165,7 +190,9 @@ class VllmEngine:
             raise PrefillFailedError(f"{self._config.replica}: no KV was published: {record.failure}")
         return record
 
-    async def _run_prefill(self, request: PrefillRequest, params: HandoffParams) -> RequestOutput | None:
+    async def _run_prefill(
+        self, request: PrefillRequest, kv_transfer_params: Mapping[str, object]
+    ) -> RequestOutput | None:
         """Compute the prompt; the one token that vLLM must sample is thrown away."""
         sampling = SamplingParams(
             max_tokens=1,
@@ -173,7 +200,7 @@ class VllmEngine:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={"kv_transfer_params": params.encode()},
+            extra_args={"kv_transfer_params": dict(kv_transfer_params)},
         )
         last = None
         with self._engine_errors(PrefillFailedError):
@@ -202,7 +229,10 @@ class VllmEngine:
         # vLLM would drop the connector's tokens with this flag set (rule 5).
         sampling.skip_reading_prefix_cache = False
         ticket = request.ticket
-        if ticket is not None:
+        if ticket is not None and ticket.raw is not None:
+            sampling.extra_args = {"kv_transfer_params": json.loads(ticket.raw)}
+            ticket = None  # nothing of it is ours to check, to book or to release
+        elif ticket is not None:
             self._check_ticket(ticket, request)
             params = HandoffParams(
                 Direction.LOAD,
@@ -221,7 +251,7 @@ class VllmEngine:
             self._desk.admit(ticket)
         try:
             with self._engine_errors(HandoffFailedError):
-                async with aclosing(self._frames(request, sampling)) as frames:
+                async with aclosing(self._frames(request, ticket, sampling)) as frames:
                     async for frame in frames:
                         yield frame
         finally:
@@ -229,9 +259,8 @@ class VllmEngine:
                 self._desk.done(ticket)
 
     async def _frames(
-        self, request: DecodeRequest, sampling: SamplingParams
+        self, request: DecodeRequest, ticket: Ticket | None, sampling: SamplingParams
     ) -> AsyncGenerator[TokenFrame, None]:
-        ticket = request.ticket
         unread = set(range(sampling.n)) if ticket is not None else set()
         async for output in self.llm.generate(
             tokens_input(list(request.token_ids)), sampling, request.request_id

@@ -30,6 +30,20 @@ class Family(_Frozen):
     )
 
 
+class Connector(_Frozen):
+    """Any other KV connector of vLLM, as it is; exact sharing is then the operator's affair."""
+
+    name: str = Field(description="vLLM's `kv_connector`, for example NixlConnector or LMCacheConnectorV1.")
+    module_path: str | None = Field(default=None, description="vLLM's `kv_connector_module_path`.")
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict, description="vLLM's `kv_connector_extra_config`."
+    )
+    prefill_params: dict[str, JsonValue] = Field(
+        default={"do_remote_decode": True, "do_remote_prefill": False},
+        description="`kv_transfer_params` of every prefill; what it answers goes to the decode.",
+    )
+
+
 class Transfer(_Frozen):
     """How KV travels from a prefill replica to a decode replica."""
 
@@ -40,6 +54,9 @@ class Transfer(_Frozen):
     )
     directory: str = Field(
         default="/dev/shm/heliostat", description="Where `shm` keeps KV, and every transport its sockets."
+    )
+    connector: Connector | None = Field(
+        default=None, description="Another connector of vLLM instead of a transport."
     )
     decode_choice: Literal["late", "early"] = Field(
         default="late",

@@ -38,7 +38,8 @@ class Ticket:
     `ticket_id` names the KV in its transport; `prefix_digest` commits to x_1 … x_{N-1} and `domain` to
     the weights that wrote it, so that a ticket cannot be read for another prompt or module.
     `address` says where, in the transport's own terms. `num_bytes` counts the whole KV, also when it is
-    still being computed (`streamed`). `expires_at_s` is Unix time on the owner's host.
+    still being computed (`streamed`). `expires_at_s` is Unix time on the owner's host. `raw` is what a
+    connector that is not ours answered, as JSON; nothing else in such a ticket means anything.
     """
 
     ticket_id: str
@@ -52,11 +53,15 @@ class Ticket:
     owner: str
     expires_at_s: float
     streamed: bool = False
+    raw: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillRequest:
-    """Write the KV of x_1 … x_{N-1}; `token_ids` holds exactly those N-1 ids (rule 1)."""
+    """Write the KV of x_1 … x_{N-1}; `token_ids` holds exactly those N-1 ids (rule 1).
+
+    A connector that is not ours gets all N: its decode side expects them, and computes x_N again.
+    """
 
     request_id: str
     model: str

@@ -47,6 +47,8 @@ class Route:
 
     prefill: PrefillPool
     decode: DecodePool
+    whole_prompt: bool = False
+    """Whether prefills get x_N, too (`heliostat.spec.Connector`)."""
 
 
 @dataclass(slots=True)
@@ -126,7 +128,8 @@ class Pipeline:
         if len(request.token_ids) == 1:
             yield None
             return
-        leg = PrefillRequest(self._leg_id(request), request.model, request.token_ids[:-1])
+        ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
+        leg = PrefillRequest(self._leg_id(request), request.model, ids)
         if not self._early:
             yield self._noted(request.trace, await route.prefill.prefill(leg))
             return

@@ -69,9 +69,10 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert ended.value.code == 2
 
 
-def test_a_transport_that_is_not_built_in_is_said_before_anything_starts(
+def test_a_directory_that_cannot_be_is_said_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = changed_quickstart(tmp_path, "transport: shm", "transport: nixl")
+    (tmp_path / "file").touch()
+    spec = changed_quickstart(tmp_path, "transport: shm", f"transport: shm, directory: {tmp_path}/file/kv")
     assert main(["serve", str(spec)]) == 1
-    assert "transfer.transport: nixl is not built in yet; use shm" in capsys.readouterr().err
+    assert f"transfer.directory {tmp_path}/file/kv: Not a directory" in capsys.readouterr().err

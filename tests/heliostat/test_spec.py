@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from heliostat.spec import Family, Model, Pool, Replicas, Spec, Transfer
+from heliostat.spec import Connector, Family, Model, Pool, Replicas, Spec, Transfer
 from heliostat.wire import Role
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
@@ -111,7 +111,7 @@ def actual_defaults(section: type[BaseModel]) -> dict[str, str]:
 
 
 def test_the_reference_gives_every_key_and_default() -> None:
-    sections: list[type[BaseModel]] = [Family, Transfer, Pool, Replicas, Model]
+    sections: list[type[BaseModel]] = [Family, Transfer, Connector, Pool, Replicas, Model]
     assert documented_defaults() == [actual_defaults(section) for section in sections]
 
 
