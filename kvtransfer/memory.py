@@ -5,6 +5,7 @@ say so), so a block is only ever copied whole.
 """
 
 import ctypes
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -60,6 +61,19 @@ class BlockMemory:
         """The blocks' memory in the order of `block_ids`; neighbours come as one view."""
         memory, block_bytes = self._layers[layer]
         return [memory[first * block_bytes : (last + 1) * block_bytes] for first, last in _runs(block_ids)]
+
+
+def address_of(memory: memoryview | mmap.mmap) -> int:
+    """Where writable memory begins."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def copy_into(memory: memoryview | mmap.mmap, offset: int, buffers: Sequence[memoryview]) -> None:
+    """Copy the views one after the other; a foreign call lets go of the interpreter lock meanwhile."""
+    at = address_of(memory) + offset
+    for view in buffers:
+        ctypes.memmove(at, address_of(view), view.nbytes)
+        at += view.nbytes
 
 
 def _runs(block_ids: Sequence[int]) -> Iterator[tuple[int, int]]:

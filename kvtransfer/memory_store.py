@@ -12,7 +12,6 @@ A reader connects (`kvtransfer.control`), meets the owner's link once, and then 
 and the owner's own replica calls hello, share, sweep and settled through the same channel.
 """
 
-import ctypes
 import itertools
 import threading
 import time
@@ -25,6 +24,7 @@ from heliostat.errors import NoSpaceError, TicketExpiredError
 from heliostat.spec import Transfer
 from kvtransfer.arena import Arena, Span
 from kvtransfer.control import ControlServer, Message, Session, Value
+from kvtransfer.memory import copy_into
 from kvtransfer.owner import OwnerFolder, host_identity
 from kvtransfer.transport import Buffers, KVHeader, Outcome
 
@@ -116,11 +116,7 @@ class MemoryStore:
     def fill(self, entry: _Entry, first_block: int, layers: Sequence[Buffers]) -> None:
         num_blocks = entry.header.check_blocks(first_block, layers)
         for layer, buffers in enumerate(layers):
-            at = self._arena.base + entry.span.start + entry.header.offset(layer, first_block)
-            for view in buffers:
-                # A foreign call lets go of the interpreter lock while it copies.
-                ctypes.memmove(at, ctypes.addressof(ctypes.c_char.from_buffer(view)), view.nbytes)
-                at += view.nbytes
+            copy_into(self._arena.memory, entry.span.start + entry.header.offset(layer, first_block), buffers)
         with self._changed:
             entry.ready = first_block + num_blocks
             self._renew(entry)  # a long prefill keeps its ticket

@@ -10,7 +10,6 @@ API: `nixl._api.nixl_agent` (register_memory, add_remote_agent, initialize_xfer,
 
 import base64
 import contextlib
-import ctypes
 import threading
 import time
 import uuid
@@ -32,6 +31,7 @@ from nixl._bindings import (
 from heliostat.errors import OwnerLostError, TransportError
 from kvtransfer.arena import Arena, Span
 from kvtransfer.control import ANSWER_S, Message, Session
+from kvtransfer.memory import address_of
 from kvtransfer.memory_client import Send
 from kvtransfer.transport import Buffers
 
@@ -104,7 +104,7 @@ class NixlNetwork:
 
     def attach(self, regions: Buffers) -> None:
         with self._lock:
-            self._started().register_memory([(_address(r), r.nbytes, 0, "") for r in regions], "DRAM")
+            self._started().register_memory([(address_of(r), r.nbytes, 0, "") for r in regions], "DRAM")
 
     def link(self) -> "NixlReaderLink":
         with self._lock:
@@ -139,7 +139,7 @@ class NixlReaderLink:
         self._owner = name.decode() if isinstance(name, bytes) else name
 
     def fetch(self, spans: Sequence[Span], into: Sequence[memoryview], send: Send) -> None:
-        local = [(_address(view), view.nbytes, 0) for view in into]
+        local = [(address_of(view), view.nbytes, 0) for view in into]
         remote = [(self._base + span.start, span.size, 0) for span in spans]
         with self._lock:
             try:
@@ -166,7 +166,3 @@ class NixlReaderLink:
     def close(self) -> None:
         with self._lock, contextlib.suppress(*NixlError):  # an owner that died may be unknown already
             self._agent.remove_remote_agent(self._owner)
-
-
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))

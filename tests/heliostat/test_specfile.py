@@ -89,7 +89,8 @@ CASES = {
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),
-        "2: transfer.colour: unknown key; known keys: transport, lease_s, memory_gib, directory, connector, decode_choice, host",
+        "2: transfer.colour: unknown key; known keys: transport, lease_s, memory_gib, directory, connector, "
+        "decode_choice, host",
     ),
     "an unknown key in replicas": (
         change("max: 4", "maxx: 4"),
