@@ -25,6 +25,7 @@ MAX_MESSAGE = 16 * 2**20
 ACCEPT_S = 0.1
 CONNECT_S = 2.0
 CLOSE_S = 1.0
+KEEP_ALIVE_S = 10
 ANSWER_S = 5.0
 """An owner that lives answers in milliseconds; a request must end within 5 s, whatever happens to it."""
 
@@ -87,6 +88,8 @@ class ControlServer:
                     return
                 time.sleep(ACCEPT_S)  # out of descriptors, say: who wants in waits until there are some
                 continue
+            if listener is self._remote:
+                _keep_alive(connection)
             self._sockets.add(connection)
             if self._closed:
                 connection.close()
@@ -181,6 +184,7 @@ class ControlClient:
             host, _, port = self._address.rpartition(":")
             connection = socket.create_connection((host, int(port)), CONNECT_S)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _keep_alive(connection)
         self._socket = connection
         self.connection += 1
         return connection
@@ -200,6 +204,17 @@ class ControlClient:
         with self._lock:
             if connection is None or connection == self.connection:
                 self._drop()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the kernel notice a host that vanished without a word, within half a minute."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, KEEP_ALIVE_S),
+        (socket.TCP_KEEPINTVL, KEEP_ALIVE_S),
+        (socket.TCP_KEEPCNT, 2),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _send(connection: socket.socket, message: Message) -> None:

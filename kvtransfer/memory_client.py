@@ -83,9 +83,21 @@ class MemoryClient:
     def get(self, name: str, address: str) -> "MemoryReader":
         peer = self._peer(address)
         with peer.lock:
-            link = peer.meet(self._network)
-            opened = peer.control.call("open", ANSWER_S, peer.connection, name=name)
+            try:
+                link = peer.meet(self._network)
+                opened = peer.control.call("open", ANSWER_S, peer.connection, name=name)
+            except OwnerLostError:
+                self._forget(address, peer)
+                raise
             return MemoryReader(address.partition("/")[0], opened, peer.control, peer.connection, link)
+
+    def _forget(self, address: str, peer: _Peer) -> None:
+        """Replicas come and go under new addresses; what one of the past cost is given back."""
+        with self._lock:
+            self._peers.pop(address.partition("/")[0], None)
+        if peer.link is not None:
+            peer.link.close()
+            peer.link = None
 
     def release(self, name: str, address: str, outcome: Outcome) -> bool:
         return bool(self._peer(address).control.call("release", name=name, outcome=outcome)["released"])

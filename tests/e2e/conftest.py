@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -26,6 +26,8 @@ from heliostat.status import ClusterStatus
 SPEC = Path(__file__).parent / "cluster.yaml"
 TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
+DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
+"""Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
 START_S = 300
 STOP_S = 60
 
@@ -130,6 +132,11 @@ class ServeProcess:
             self.process.kill()
 
 
+@pytest.fixture(scope="session", name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port
+
+
 @pytest.fixture(scope="session")
 def serve_command() -> type[ServeProcess]:
     """Tests cannot import a conftest in importlib mode; they get the class as a fixture."""
@@ -175,7 +182,10 @@ def transport_cluster(
         return
     folder = tmp_path_factory.mktemp("transport")
     text = TRANSPORT_SPEC.read_text()
-    text = text.replace("transport: shm", f"transport: {request.param}, directory: {folder}/kv")
+    choice = DECODE_CHOICE[request.param]
+    text = text.replace(
+        "transport: shm", f"transport: {request.param}, decode_choice: {choice}, directory: {folder}/kv"
+    )
     text = text.replace("../../examples", str(QUICKSTART.parent))
     spec = folder / f"{request.param}.yaml"
     spec.write_text(text)

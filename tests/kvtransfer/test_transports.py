@@ -273,16 +273,16 @@ def test_kv_of_another_host_is_refused_with_what_to_do(side) -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_large_kv_arrives_in_parts_and_in_memory_that_was_used_before(make_side, kv, transport: str) -> None:
     """From 1 MiB on, shm copies through a mapping that stays."""
-    blocks, half = 12_000, 6_000
+    blocks, half = 12_000, 6_000 * 64
     side = make_side(transport, memory_gib=0.002)
     for number in range(4):
         written, read = kv(blocks, 2), side.memory(kv(blocks, 2))
         writer = side.store.open(f"{number}a", side.header(blocks, 2, f"d{number}"))
-        writer.write(0, written.views(range(half)))
-        writer.write(half, written.views(range(half, blocks)))
+        writer.write(0, [[memoryview(layer)[:half]] for layer in written.layers])
+        writer.write(6_000, [[memoryview(layer)[half:]] for layer in written.layers])
         writer.commit()
         reader = side.reader.get(f"{number}a", side.own.address())
-        reader.read(0, read.all())
+        reader.read(0, [[memoryview(layer)] for layer in read.layers])
         reader.close()
         side.reader.release(f"{number}a", side.own.address(), Outcome.ADMITTED)
         assert read.layers == written.layers
