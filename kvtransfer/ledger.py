@@ -50,9 +50,11 @@ class Ledger:
     def commit(self, ticket_id: str, domain: str, num_blocks: int, now_s: float, lease_s: float) -> None:
         """A ticket is out (its owner), or in (its reader, whose lease is as long as the request).
 
-        Said again, when announced KV is whole, it changes nothing.
+        Said again, when announced KV is whole, it only begins the lease anew.
         """
         if ticket_id in self._known:
+            if ticket := self._open.get(ticket_id):
+                ticket.ends_s = now_s + lease_s
             return
         self._known[ticket_id] = None
         while len(self._known) > MAX_KNOWN:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from heliostat.errors import NoSpaceError, TicketExpiredError
+from heliostat.errors import KVRefusedError, NoSpaceError, TicketExpiredError
 from heliostat.spec import Transfer
 from kvtransfer.arena import Arena, Span
 from kvtransfer.control import ControlServer, Message, Session, Value
@@ -174,8 +174,12 @@ class MemoryStore:
         assert isinstance(spans, list)
         with self._changed:
             # A session ends in its own thread, which is this one: what is held now is held until we answer.
-            self._held(int(str(message["reader"])))
-        self._link.send(session, [_span(each) for each in spans])
+            entry = self._held(int(str(message["reader"])))
+        wanted = [_span(each) for each in spans]
+        end = entry.span.start + entry.span.size
+        if any(span.start < entry.span.start or span.start + span.size > end for span in wanted):
+            raise KVRefusedError("a reader may have the KV that its ticket stands for, and no other")
+        self._link.send(session, wanted)
         return {}
 
     def _on_close(self, session: Session, message: Message) -> Message:

@@ -7,6 +7,7 @@ that one of them could break. The same calls run over NCCL for device memory; KV
 API: `torch.distributed.ProcessGroupGloo`, `TCPStore`, `PrefixStore`.
 """
 
+import socket
 import threading
 import uuid
 from collections.abc import Sequence
@@ -49,7 +50,17 @@ class NcclOwnerLink:
     def __init__(self, arena: Arena, host: str) -> None:
         self._host = host
         self._memory = torch.frombuffer(arena.memory, dtype=torch.uint8)
-        self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+        # Left alone, the store would listen on every interface.
+        listener = socket.create_server((host, 0))
+        port = listener.getsockname()[1]
+        self._store = TCPStore(
+            host,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=TIMEOUT,
+            master_listen_fd=listener.detach(),
+        )
         self._groups: dict[Session, _Joining] = {}
 
     def meet(self, session: Session, introduction: Message) -> Message:

@@ -10,6 +10,7 @@ API: `nixl._api.nixl_agent` (register_memory, add_remote_agent, initialize_xfer,
 
 import base64
 import contextlib
+import os
 import threading
 import time
 import uuid
@@ -54,15 +55,18 @@ NixlError = (
 """NIXL's errors have no common base."""
 
 
-def _agent() -> nixl_agent:
+def _agent(host: str) -> nixl_agent:
+    if host.startswith("127."):
+        # UCX would listen on every interface; it reads this when the first agent is made.
+        os.environ.setdefault("UCX_NET_DEVICES", "lo")
     return nixl_agent(uuid.uuid4().hex, nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
 
 
 class NixlOwnerLink:
     """`kvtransfer.memory_store.OwnerLink`: the arena is registered once, readers get our metadata."""
 
-    def __init__(self, arena: Arena) -> None:
-        self._agent = _agent()
+    def __init__(self, arena: Arena, host: str) -> None:
+        self._agent = _agent(host)
         self._base = arena.base
         self._agent.register_memory([(arena.base, arena.size, 0, "")], "DRAM")
         self._metadata = base64.b64encode(self._agent.get_agent_metadata()).decode()
@@ -98,7 +102,8 @@ class NixlOwnerLink:
 class NixlNetwork:
     """`kvtransfer.memory_client.Network`: one agent for all owners that this process reads from."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        self._host = host
         self._agent: nixl_agent | None = None
         self._lock = threading.Lock()  # an agent is for one thread at a time
 
@@ -113,7 +118,7 @@ class NixlNetwork:
     def _started(self) -> nixl_agent:
         """Not before it is needed: a replica's own process has a client too, and never reads."""
         if self._agent is None:
-            self._agent = _agent()
+            self._agent = _agent(self._host)
         return self._agent
 
 

@@ -20,7 +20,7 @@ from heliostat.spec import Transfer
 LOCK = "lock"
 SEGMENTS = "segments"
 SHARED_MEMORY = Path("/dev/shm")
-_SEGMENT = re.compile(r" /dev/shm/((?:psm_|sem\.mp-)\w+)")
+SEGMENT_NAME = re.compile(r"(?:psm_|sem\.mp-)\w+")
 """What Python's multiprocessing calls the shared memory and the semaphores that it makes for vLLM."""
 
 
@@ -41,8 +41,13 @@ class OwnerFolder:
 
     def note_segments(self, pids: Iterable[int]) -> None:
         """Write down the shared memory of these processes: killed, they could not remove it themselves."""
-        maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
-        (self.path / SEGMENTS).write_text("\n".join(sorted(set(_SEGMENT.findall(maps)))))
+        names: set[str] = set()
+        for pid in pids:
+            with contextlib.suppress(OSError):  # it has just ended
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                names.update(Path(path).name for path in re.findall(rf" {SHARED_MEMORY}/(\S+)", maps))
+        noted = sorted(name for name in names if SEGMENT_NAME.fullmatch(name))
+        (self.path / SEGMENTS).write_text("\n".join(noted))
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
@@ -90,7 +95,20 @@ def remove_dead(directory: Path) -> None:
         raise TransportError(f"transfer.directory {directory}: {error.strerror}") from error
     for path in folders:
         if (path / LOCK).exists() and not is_alive(path):
+            _remove_segments(path)
             _remove(path)
+
+
+def _remove_segments(folder: Path) -> None:
+    """The shared memory that a dead owner's processes had noted."""
+    try:
+        names = (folder / SEGMENTS).read_text().split()
+    except OSError:
+        return  # none were noted
+    for name in names:
+        if SEGMENT_NAME.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (SHARED_MEMORY / name).unlink()
 
 
 def _remove(folder: Path) -> None:

@@ -26,13 +26,13 @@ def create_client(transfer: Transfer, owner: str) -> KVClient:
 def _nixl_store(transfer: Transfer, owner: str) -> KVStore:
     from kvtransfer.nixl import NixlOwnerLink
 
-    return MemoryStore(transfer, owner, NixlOwnerLink)
+    return MemoryStore(transfer, owner, lambda arena: NixlOwnerLink(arena, transfer.host))
 
 
 def _nixl_client(transfer: Transfer, owner: str) -> KVClient:
     from kvtransfer.nixl import NixlNetwork
 
-    return MemoryClient(transfer, owner, NixlNetwork())
+    return MemoryClient(transfer, owner, NixlNetwork(transfer.host))
 
 
 def _nccl_store(transfer: Transfer, owner: str) -> KVStore:

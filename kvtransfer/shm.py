@@ -12,9 +12,9 @@ A segment is a page, then the blocks, layer after layer:
 
     | length, header (JSON) … generation, blocks ready | layer 0: block 0 … | layer 1: block 0 … | … |
 
-`pwritev`/`preadv` copy between the engine's KV memory and the file once, without mapping it: a full
-tmpfs is then an ENOSPC, not a SIGBUS, and a truncated file a short read. A reader compares the
-generation after it has read: a segment that was reused meanwhile is an expired ticket, not wrong KV.
+A reader copies once, with `preadv`, and maps nothing: a truncated file is then a short read, not a
+SIGBUS, and a mapping made for one read would cost more than it saves. It compares the generation after
+it has read: a segment that was reused meanwhile is an expired ticket, not wrong KV.
 `multiprocessing.shared_memory` is not used because its resource tracker unlinks segments of others.
 """
 

@@ -7,5 +7,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--cluster-url",
         default=None,
-        help="run the end-to-end tests against this running cluster of tests/e2e/cluster.yaml",
+        help="run the end-to-end tests against this running cluster of their spec (tests/e2e/*.yaml)",
     )

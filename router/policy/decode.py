@@ -1,4 +1,4 @@
-"""Decode: the replica with the least load, asked after the prefill has finished."""
+"""Decode: the replica with the least load, asked when there is KV to read."""
 
 from collections.abc import Sequence
 

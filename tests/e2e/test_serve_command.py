@@ -51,7 +51,7 @@ def test_ctrl_c_while_engines_load_leaves_nothing_behind(serve_command, tmp_path
 
 
 def test_another_connector_of_vllm_is_handed_through(serve_command, free_port, tmp_path: Path) -> None:
-    """With equal modules on both sides, any connector must give the tokens of one model (rule 9)."""
+    """With equal modules on both sides, any connector must give the tokens of one model."""
     connector = (
         f"name: ExampleConnector, config: {{shared_storage_path: {tmp_path}/stored}}, prefill_params: {{}}"
     )

@@ -229,7 +229,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
 
 
 async def test_both_sides_restarted(transport_cluster, http) -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = unused_segments()
     victims = [*await replicas(http, Role.PREFILL), *await replicas(http, Role.DECODE)]
     killed = [Killed(victim) for victim in victims]
     burst = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(4)])
@@ -238,16 +238,15 @@ async def test_both_sides_restarted(transport_cluster, http) -> None:
     await back_to_idle(transport_cluster, http)
     again = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(4)])
     assert await again.ended_well_or_honestly(time.monotonic()) == 4
-    ours = set(os.listdir("/dev/shm")) - before
-    assert [name for name in ours if name.startswith("psm_") and name not in mapped()] == []
+    assert unused_segments() - before == set(), "shared memory of a killed engine"
 
 
-def mapped() -> str:
-    """The memory maps of all processes that we may look at."""
-    maps = []
+def unused_segments() -> set[str]:
+    """Shared memory and semaphores of Python's multiprocessing that no process has mapped."""
+    names = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-"))}
     for process in psutil.process_iter():
         try:
-            maps += [region.path for region in process.memory_maps()]
+            names -= {os.path.basename(region.path) for region in process.memory_maps()}
         except psutil.Error:
             continue  # it ended, or is not ours
-    return "\n".join(maps)
+    return names
