@@ -50,7 +50,8 @@ class OwnerFolder:
         (self.path / SEGMENTS).write_text("\n".join(noted))
 
     def close(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with all that is in it; whoever used the noted segments has ended."""
+        _remove_segments(self.path)
         _remove(self.path)
         os.close(self._lock)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heliostat.errors import NoSpaceError, OwnerLostError, TicketExpiredError
+from heliostat.errors import KVRefusedError, NoSpaceError, OwnerLostError, TicketExpiredError
 from kvtransfer.transport import Outcome, Settlement
 
 NAME = "0abc"
@@ -96,3 +96,14 @@ def test_an_expired_ticket_is_settled_as_such(make_side, kv) -> None:
     side.put(NAME, kv(1, 1))
     side.own.sweep()
     assert side.own.settled() == [Settlement(NAME, Outcome.EXPIRED)]
+
+
+def test_a_reader_gets_no_other_kv_than_its_tickets(make_side, kv) -> None:
+    side = make_side("nccl", memory_gib=0.001)
+    side.put(NAME, kv(4, 1))
+    side.put("0b", kv(4, 1), digest="d2")
+    reader = side.reader.get("0b", side.own.address())
+    reader._start -= 4096  # that of the other
+    with pytest.raises(KVRefusedError, match="no other"):
+        reader.read(0, side.memory(kv(4, 1)).all())
+    reader.close()
