@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ray.exceptions import RayActorError
@@ -54,6 +55,14 @@ class ServeClusterView:
         """A beat ends with the router, or by a mistake of ours that must not stay silent."""
         if not beat.cancelled() and (error := beat.exception()):
             logger.error("the telemetry beat of %s ended", beat.get_name(), exc_info=error)
+
+    def pool(self, role: Role, name: str) -> "ViewedPool":
+        """One pool, as calls to it see it."""
+        return ViewedPool(self, (role, name))
+
+    def answers(self, key: PoolKey) -> bool:
+        """Whether the last beat of that pool found a replica."""
+        return self._problems[key] is None
 
     def unavailable(self, model: str) -> str | None:
         route = self._spec.models[model]
@@ -107,6 +116,21 @@ class ServeClusterView:
         except (DeploymentUnavailableError, RayActorError, HeliostatError):
             return []
         return [answer for answer in answers if isinstance(answer, kind)]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewedPool:
+    """`deployments.pools.PoolView` over the beats."""
+
+    cluster: ServeClusterView
+    key: PoolKey
+
+    @property
+    def label(self) -> str:
+        return _label(self.key)
+
+    def answers(self) -> bool:
+        return self.cluster.answers(self.key)
 
 
 def _label(key: PoolKey) -> str:

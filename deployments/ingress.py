@@ -26,10 +26,17 @@ class Router:
         from router.frontend.app import build_app
         from router.frontend.openai import build_serving
 
+        handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
+        handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
+        cluster = ServeClusterView(spec, handles, board.BOARD)
         prefill_pools = {
-            name: ServePrefillPool(name, handle, board.BOARD) for name, handle in prefill.items()
+            name: ServePrefillPool(cluster.pool(Role.PREFILL, name), handle, board.BOARD)
+            for name, handle in prefill.items()
         }
-        decode_pools = {name: ServeDecodePool(name, handle, board.BOARD) for name, handle in decode.items()}
+        decode_pools = {
+            name: ServeDecodePool(cluster.pool(Role.DECODE, name), handle, board.BOARD)
+            for name, handle in decode.items()
+        }
         pipeline = Pipeline(
             {
                 model: Route(
@@ -41,9 +48,6 @@ class Router:
             },
             early=spec.transfer.decode_choice == "early",
         )
-        handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
-        handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
-        cluster = ServeClusterView(spec, handles, board.BOARD)
         cluster.start()
         roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
         serving = build_serving(

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -14,9 +14,20 @@ from heliostat.errors import HandoffFailedError, HeliostatError, PoolUnavailable
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
 from router.telemetry import TelemetryBoard
 
-ROUTE_S = 2.0
-"""How long a call may look for a replica. Each takes as many as come, so there is none if this is over:
-Serve would go on waiting until one has been started again, and the client with it."""
+
+class PoolView(Protocol):
+    """What a call has to know of its pool."""
+
+    @property
+    def label(self) -> str:
+        """`pool prefill.math`."""
+
+    def answers(self) -> bool:
+        """Whether any of its replicas answered the last time they were asked."""
+
+
+LOOK_S = 0.25
+"""Between two looks whether a call that no replica has taken yet can still find one."""
 
 
 def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> Any:
@@ -30,23 +41,33 @@ def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> 
 
 
 @asynccontextmanager
-async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: str) -> AsyncGenerator[None, None]:
-    """Raises PoolUnavailableError when no replica has taken the leg after ROUTE_S; else no limit holds."""
+async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> AsyncGenerator[None, None]:
+    """Raises PoolUnavailableError when the leg waits for a replica and the pool has none.
+
+    Serve would go on waiting until one has been started again, and the client with it. However long a
+    replica takes to answer, once it has taken the leg, or while there is one to take it, no limit holds.
+    """
     loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
     try:
         async with asyncio.timeout(None) as limit:
 
-            def check() -> None:
-                if not board.was_sent(leg_id):
+            def look() -> None:
+                nonlocal timer
+                if board.was_sent(leg_id):
+                    return
+                if pool.answers():
+                    timer = loop.call_later(LOOK_S, look)
+                else:
                     limit.reschedule(loop.time())
 
-            timer = loop.call_later(ROUTE_S, check)
+            timer = loop.call_later(LOOK_S, look)
             try:
                 yield
             finally:
                 timer.cancel()
     except TimeoutError as error:
-        raise PoolUnavailableError(f"{pool} has no replica that takes the request") from error
+        raise PoolUnavailableError(f"{pool.label} has no replica that answers; try again later") from error
     finally:
         board.left(leg_id)
 
@@ -54,8 +75,8 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: str) -> AsyncG
 class ServePrefillPool:
     """`router.pipeline.PrefillPool` over a prefill deployment."""
 
-    def __init__(self, name: str, handle: DeploymentHandle, board: TelemetryBoard) -> None:
-        self._name = name
+    def __init__(self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard) -> None:
+        self._pool = pool
         self._handle = handle
         self._early = handle.options(method_name="prefill_early", stream=True)
         self._board = board
@@ -63,15 +84,15 @@ class ServePrefillPool:
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            async with _must_be_sent(self._board, request.request_id, f"prefill pool {self._name}"):
+            async with _must_be_sent(self._board, request.request_id, self._pool):
                 result: PrefillResult = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
         except (RayActorError, TaskCancelledError) as error:
-            raise PrefillFailedError(f"prefill pool {self._name}: the replica was lost") from error
+            raise PrefillFailedError(f"{self._pool.label}: the replica was lost") from error
         except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"prefill pool {self._name} takes no requests: {error}") from error
+            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
         self._board.observe(result.load)
         return result
 
@@ -79,7 +100,7 @@ class ServePrefillPool:
         results = _call(self._early, request)
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, f"prefill pool {self._name}"):
+            async with _must_be_sent(self._board, request.request_id, self._pool):
                 result: PrefillResult | None = await anext(results, None)
             while result is not None:
                 self._board.observe(result.load)
@@ -87,15 +108,15 @@ class ServePrefillPool:
                 yield result
                 result = await anext(results, None)
         except (RayActorError, TaskCancelledError) as error:
-            raise PrefillFailedError(f"prefill pool {self._name}: the replica was lost") from error
+            raise PrefillFailedError(f"{self._pool.label}: the replica was lost") from error
         except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"prefill pool {self._name} takes no requests: {error}") from error
+            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
         finally:
             if not finished:
                 results.cancel()
 
     async def release(self, ticket: Ticket) -> None:
-        """Any replica of the pool can reach the name; the lease covers the case that none does."""
+        """Every replica hears it, its owner acts; the lease covers the case that none does."""
         with suppress(RayActorError, DeploymentUnavailableError, HeliostatError):
             await self._handle.broadcast("release", ticket.ticket_id).results_async()
 
@@ -103,8 +124,8 @@ class ServePrefillPool:
 class ServeDecodePool:
     """`router.pipeline.DecodePool` over a decode deployment."""
 
-    def __init__(self, name: str, handle: DeploymentHandle, board: TelemetryBoard) -> None:
-        self._name = name
+    def __init__(self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard) -> None:
+        self._pool = pool
         self._handle = handle.options(method_name="decode", stream=True)
         self._replicas = handle
         self._board = board
@@ -114,7 +135,7 @@ class ServeDecodePool:
         frames = _call(self._handle, request)
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, f"decode pool {self._name}"):
+            async with _must_be_sent(self._board, request.request_id, self._pool):
                 frame: TokenFrame | None = await anext(frames, None)
             while frame is not None:
                 self._board.observe(frame.load)
@@ -122,9 +143,9 @@ class ServeDecodePool:
                 yield frame
                 frame = await anext(frames, None)
         except (RayActorError, TaskCancelledError) as error:
-            raise HandoffFailedError(f"decode pool {self._name}: the replica was lost") from error
+            raise HandoffFailedError(f"{self._pool.label}: the replica was lost") from error
         except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"decode pool {self._name} takes no requests: {error}") from error
+            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
         finally:
             if not finished:
                 frames.cancel()
