@@ -12,9 +12,9 @@ A segment is a page, then the blocks, layer after layer:
 
     | length, header (JSON) … generation, blocks ready | layer 0: block 0 … | layer 1: block 0 … | … |
 
-A reader copies once, with `preadv`, and maps nothing: a truncated file is then a short read, not a
-SIGBUS, and a mapping made for one read would cost more than it saves. It compares the generation after
-it has read: a segment that was reused meanwhile is an expired ticket, not wrong KV.
+A copy goes straight between the engine's KV memory and the segment: small ones with `pwritev` and
+`preadv`, large ones through mappings that both sides keep, since segments are reused. A reader compares
+the generation after it has read: a segment that was reused meanwhile is an expired ticket, not wrong KV.
 `multiprocessing.shared_memory` is not used because its resource tracker unlinks segments of others.
 """
 
@@ -27,11 +27,14 @@ from pathlib import Path
 
 from heliostat.errors import KVRefusedError, OwnerLostError, TicketExpiredError, TransportError
 from heliostat.spec import Transfer
+from kvtransfer.mappings import Mapping, Mappings
 from kvtransfer.owner import checked, host_identity, is_alive, make_directory, remove_dead
 from kvtransfer.transport import Buffers, KVHeader, Outcome, Settlement
 
 HEADER_PAGE = 4096
 IOV_MAX = 512
+MAPPED_BYTES = 2**20
+"""From this size on, segments are mapped. There may be thousands of smaller ones."""
 LENGTH = struct.Struct("<I")
 STATE = struct.Struct("<16sI")
 """The generation of a segment, drawn anew at each use, and how many of its blocks are ready."""
@@ -49,6 +52,7 @@ class ShmClient:
         self._directory = make_directory(transfer)
         self._lease_s = transfer.lease_s
         self._owner = checked(owner)
+        self._mappings = Mappings(2 * int(transfer.memory_gib * 2**30))
 
     def address(self) -> str:
         return f"{files_identity(self._directory)}/{self._owner}"
@@ -65,7 +69,8 @@ class ShmClient:
             page = os.pread(fd, HEADER_PAGE, 0)
             (length,) = LENGTH.unpack_from(page)
             generation, _ = STATE.unpack_from(page, STATE_AT)
-            return ShmReader(fd, KVHeader.decode(page[LENGTH.size : LENGTH.size + length]), generation, owner)
+            header = KVHeader.decode(page[LENGTH.size : LENGTH.size + length])
+            return ShmReader(fd, header, generation, owner, self._mappings)
         except (struct.error, TransportError) as error:
             os.close(fd)
             raise TransportError(f"the KV of ticket {name} is damaged") from error
@@ -141,11 +146,12 @@ class ShmClient:
 class ShmReader:
     """An open segment (`kvtransfer.transport.KVReader`)."""
 
-    def __init__(self, fd: int, header: KVHeader, generation: bytes, owner: Path) -> None:
+    def __init__(self, fd: int, header: KVHeader, generation: bytes, owner: Path, mappings: Mappings) -> None:
         self._fd = fd
         self._header = header
         self._generation = generation
         self._owner = owner
+        self._mappings = mappings
 
     @property
     def header(self) -> KVHeader:
@@ -163,12 +169,29 @@ class ShmReader:
         return ready
 
     def read(self, first_block: int, layers: Sequence[Buffers]) -> None:
-        self._header.check_blocks(first_block, layers)
+        num_blocks = self._header.check_blocks(first_block, layers)
+        mapping = self._mapping(first_block + num_blocks)
         for layer, into in enumerate(layers):
             offset = HEADER_PAGE + self._header.offset(layer, first_block)
+            if mapping is not None:
+                mapping.copy(offset, into)
+                continue
             for batch in batches(into):
                 offset += self._read(batch, offset)
         self._ready()
+
+    def _mapping(self, end_block: int) -> Mapping | None:
+        """The segment's, if it is large. Raises TransportError when it is too short for what is wanted."""
+        if self._header.num_bytes < MAPPED_BYTES:
+            return None
+        try:
+            mapping = self._mappings.of(self._fd)
+        except OSError as error:
+            raise TransportError(f"cannot map the segment: {error.strerror}") from error
+        last_layer = max(0, self._header.num_layers - 1)
+        if mapping.size < HEADER_PAGE + self._header.offset(last_layer, end_block):
+            raise TransportError(f"segment is short: it has {mapping.size} bytes")
+        return mapping
 
     def _read(self, views: list[memoryview], offset: int) -> int:
         wanted = sum(view.nbytes for view in views)

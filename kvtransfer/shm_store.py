@@ -17,6 +17,7 @@ from kvtransfer.shm import (
     HEADER_PAGE,
     KEPT,
     LENGTH,
+    MAPPED_BYTES,
     SETTLED,
     STATE,
     STATE_AT,
@@ -29,8 +30,6 @@ from kvtransfer.transport import Buffers, KVHeader
 
 BUSY = ".busy"
 CLOSED = -1
-MAPPED_BYTES = 2**20
-"""Below, a mapping would cost more than it saves, and there may be thousands of them."""
 
 
 @dataclass(slots=True, eq=False)

@@ -67,11 +67,11 @@ class Killed:
         return not alive
 
 
-def question(ids: tuple[int, ...]) -> dict[str, object]:
+def question(ids: tuple[int, ...], max_tokens: int = MAX_TOKENS) -> dict[str, object]:
     return {
         "model": "base",
         "prompt": list(ids),
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
         "temperature": 0,
         "ignore_eos": True,
         "return_token_ids": True,
@@ -81,15 +81,22 @@ def question(ids: tuple[int, ...]) -> dict[str, object]:
 class Burst:
     """Requests that are under way while something dies."""
 
-    def __init__(self, cluster, http: httpx.AsyncClient, prompts: list[tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        cluster,
+        http: httpx.AsyncClient,
+        prompts: list[tuple[int, ...]],
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self._cluster = cluster
         self._prompts = prompts
+        self._max_tokens = max_tokens
         self._ends: dict[int, float] = {}
         self.tasks = [asyncio.create_task(self._one(http, index)) for index in range(len(prompts))]
 
     async def _one(self, http: httpx.AsyncClient, index: int) -> httpx.Response:
         try:
-            return await http.post("/v1/completions", json=question(self._prompts[index]))
+            return await http.post("/v1/completions", json=question(self._prompts[index], self._max_tokens))
         finally:
             self._ends[index] = time.monotonic()
 
@@ -99,7 +106,7 @@ class Burst:
         right = 0
         for index, answer in enumerate(answers):
             if answer.status_code == httpx.codes.OK:
-                expected = self._cluster.reference("base", self._prompts[index], MAX_TOKENS)
+                expected = self._cluster.reference("base", self._prompts[index], self._max_tokens)
                 assert answer.json()["choices"][0]["token_ids"] == expected
                 right += 1
             else:
@@ -182,7 +189,7 @@ async def test_a_prefill_replica_that_died_before_the_request(transport_cluster,
 
 
 async def test_a_decode_replica_that_dies_with_its_requests(transport_cluster, http) -> None:
-    burst = Burst(transport_cluster, http, [prompt(500, seed) for seed in range(8)])
+    burst = Burst(transport_cluster, http, [prompt(500, seed) for seed in range(8)], max_tokens=200)
     busy: list[ReplicaStatus] = []
 
     async def one_is_busy() -> bool:
@@ -202,7 +209,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
 ) -> None:
     """KV that has been read is out of its reach: that stream goes on as if nothing had happened."""
     ids = prompt(150, 1)
-    body = {**question(ids), "max_tokens": 600, "stream": True}
+    body = {**question(ids, max_tokens=600), "stream": True}
     tokens: list[int] = []
     burst = killed = None
     async with http.stream("POST", "/v1/completions", json=body) as answer:
@@ -217,7 +224,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
                 continue
             tokens += json.loads(line.removeprefix("data: "))["choices"][0]["token_ids"] or []
             if burst is None:
-                burst = Burst(transport_cluster, http, [prompt(1900, seed) for seed in range(6)])
+                burst = Burst(transport_cluster, http, [prompt(1900, seed) for seed in range(10)])
                 await until(owner_is_busy, HONEST_S)
                 (replica,) = [r for r in await replicas(http, Role.PREFILL) if r.name == owner]
                 killed = Killed(replica)
