@@ -9,6 +9,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 
 from deployments.engine import EngineConfig
@@ -24,6 +25,9 @@ MAX_KEPT = 4096
 """Prompts that are remembered as possibly still in the store."""
 
 ENDLESS_S = float("inf")
+
+ROOM_POLL_S = 0.02
+"""Readers settle tickets with the store; a replica whose store is full asks it this often."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +102,19 @@ class HandoffDesk:
             owner=self._config.replica,
             expires_at_s=time.time() + lease_s,
         )
+
+    async def room_comes(self, others: Callable[[], bool]) -> bool:
+        """Wait until a ticket of ours is over, for a save that found no room.
+
+        False when no ticket is out, and `others` says that none is being made: then there never will be.
+        """
+        ended = self._ledger.ended
+        while self._ledger.open or others():
+            await self._settle()
+            if self._ledger.ended > ended:
+                return True
+            await asyncio.sleep(ROOM_POLL_S)
+        return False
 
     async def withdraw(self, ticket_id: str) -> bool:
         """Nobody will fetch this ticket; ignored by all replicas but its owner."""

@@ -30,6 +30,7 @@ from heliostat.errors import (
     HandoffFailedError,
     HeliostatError,
     InvalidRequestError,
+    NoSpaceError,
     PrefillFailedError,
     TransportError,
 )
@@ -107,15 +108,20 @@ class VllmEngine:
             while True:
                 if ticket := await self._desk.share(digest):
                     return PrefillResult(ticket, self.load(), num_tokens, 0.0)
-                if (computing := self._computing.get(digest)) is None:
-                    break
-                await computing.wait()
-            done = self._computing[digest] = asyncio.Event()
-            try:
-                return await self._compute(request, self._desk.new_params(digest, num_tokens), announce)
-            finally:
-                del self._computing[digest]
-                done.set()
+                if computing := self._computing.get(digest):
+                    await computing.wait()
+                    continue
+                done = self._computing[digest] = asyncio.Event()
+                try:
+                    return await self._compute(request, self._desk.new_params(digest, num_tokens), announce)
+                except NoSpaceError as error:
+                    no_room = error
+                finally:
+                    del self._computing[digest]
+                    done.set()
+                # Decode replicas are behind. Computed again later, the prompt comes from the cache.
+                if not await self._desk.room_comes(lambda: bool(self._computing)):
+                    raise no_room
         except TransportError as error:
             raise PrefillFailedError(f"{self._config.replica}: {error}") from error
         finally:
@@ -181,11 +187,13 @@ class VllmEngine:
         return PrefillResult(self._desk.announce(params, announcement), self.load(), 0, 0.0)
 
     async def _publication(self, ticket_id: str) -> CopyRecord:
-        """What the worker's copy did. Raises PrefillFailedError when no KV was published."""
+        """What the worker's copy did. Raises NoSpaceError or PrefillFailedError when no KV was published."""
         try:
             record = await self._telemetry.arrived(ticket_id, RECORD_S)
         except TimeoutError as error:
             raise PrefillFailedError(f"{self._config.replica}: the engine did not save the KV") from error
+        if record.kind == NoSpaceError.kind:
+            raise NoSpaceError(record.failure or "")
         if record.failure is not None:
             raise PrefillFailedError(f"{self._config.replica}: no KV was published: {record.failure}")
         return record

@@ -99,6 +99,16 @@ class Ledger:
         sums.ms += record.ms
         sums.hidden_ms += record.hidden_ms
 
+    @property
+    def ended(self) -> int:
+        """How many tickets are over."""
+        return sum(sums.counts["released"] + sums.counts["expired"] for sums in self._sums.values())
+
+    @property
+    def open(self) -> int:
+        """How many are not."""
+        return len(self._open)
+
     def __contains__(self, ticket_id: str) -> bool:
         return ticket_id in self._open
 

@@ -150,4 +150,4 @@ async def test_the_ledger_closes(transport_cluster, client: AsyncOpenAI) -> None
     assert all(f.transport == transport_cluster.spec.transfer.transport for f in saves)
     loads = figures(transport_cluster, Role.DECODE) + figures(transport_cluster, Role.DECODE, "spell")
     assert sum(f.admitted for f in saves) == sum(f.admitted for f in loads)
-    assert sum(sum(f.failures.values()) for f in saves + loads) == 0
+    assert {kind for f in saves + loads for kind in f.failures} <= {"no_space"}, "saves that waited for room"

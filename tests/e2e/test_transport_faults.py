@@ -151,7 +151,10 @@ async def back_to_idle(cluster, http: httpx.AsyncClient) -> None:
 
 
 async def test_a_lease_that_runs_out_is_repaired_by_a_fresh_ticket(transport_cluster, http) -> None:
-    """Every decode engine stands still for longer than a lease."""
+    """Every decode engine stands still for longer than a lease, and the stores run full meanwhile.
+
+    Two of three prompts fit into a store; the third waits for the room that the leases give back.
+    """
     engines = [
         process
         for replica in await replicas(http, Role.DECODE)
@@ -160,23 +163,25 @@ async def test_a_lease_that_runs_out_is_repaired_by_a_fresh_ticket(transport_clu
     ]
     assert len(engines) == 2
 
-    async def expired() -> int:
-        return sum(f.expired for r in await replicas(http, Role.PREFILL) for f in r.handoffs)
+    async def counts() -> tuple[int, int]:
+        figures = [f for r in await replicas(http, Role.PREFILL) for f in r.handoffs]
+        return sum(f.expired for f in figures), sum(f.failures.get("no_space", 0) for f in figures)
 
-    before = await expired()
+    expired, full = await counts()
     for process in engines:
         process.send_signal(signal.SIGSTOP)
     try:
-        burst = Burst(transport_cluster, http, [prompt(100, 77)])
+        burst = Burst(transport_cluster, http, [prompt(1500, seed) for seed in range(6)])
 
-        async def one_more_expired() -> bool:
-            return await expired() > before
+        async def full_and_expired() -> bool:
+            now_expired, now_full = await counts()
+            return now_expired > expired and now_full > full
 
-        await until(one_more_expired, 4 * transport_cluster.spec.transfer.lease_s + HONEST_S)
+        await until(full_and_expired, 4 * transport_cluster.spec.transfer.lease_s + HONEST_S)
     finally:
         for process in engines:
             process.send_signal(signal.SIGCONT)
-    assert await burst.ended_well_or_honestly(time.monotonic()) == 1
+    assert await burst.ended_well_or_honestly(time.monotonic()) > 0
     await survivors_idle(http)
 
 
