@@ -92,6 +92,7 @@ class Burst:
         self._prompts = prompts
         self._max_tokens = max_tokens
         self._ends: dict[int, float] = {}
+        self.errors: list[str] = []
         self.tasks = [asyncio.create_task(self._one(http, index)) for index in range(len(prompts))]
 
     async def _one(self, http: httpx.AsyncClient, index: int) -> httpx.Response:
@@ -110,6 +111,7 @@ class Burst:
                 assert answer.json()["choices"][0]["token_ids"] == expected
                 right += 1
             else:
+                self.errors.append(answer.text)
                 assert answer.status_code in (500, 503), answer.text
                 assert answer.json()["error"]["message"]
                 assert self._ends[index] - killed_at_s < HONEST_S, answer.text
@@ -140,8 +142,10 @@ async def back_to_idle(cluster, http: httpx.AsyncClient) -> None:
         there = {(p.role, p.name): len(p.replicas) for p in now.pools}
         all_replicas = [r for p in now.pools for r in p.replicas]
         left = os.listdir(cluster.spec.transfer.directory)
+        # `ready` is what the router's last beat found, and it goes by that; the replicas were asked just now.
         return (
-            there == wanted
+            now.ready
+            and there == wanted
             and all(idle_replica(replica) for replica in all_replicas)
             and not [name for name in left if name.endswith(".kv")]
             and len(left) == folders
@@ -249,7 +253,7 @@ async def test_both_sides_restarted(transport_cluster, http) -> None:
     assert all(each.gone() for each in killed)
     await back_to_idle(transport_cluster, http)
     again = Burst(transport_cluster, http, [prompt(200, seed) for seed in range(4)])
-    assert await again.ended_well_or_honestly(time.monotonic()) == 4
+    assert await again.ended_well_or_honestly(time.monotonic()) == 4, again.errors
     assert unused_segments() - before == set(), "shared memory of a killed engine"
 
 
