@@ -19,7 +19,7 @@ from heliostat.wire import Ticket
 from kvtransfer.handoff import Announcement, CopyRecord, Direction, HandoffParams
 from kvtransfer.ledger import Ledger
 from kvtransfer.registry import create_client
-from kvtransfer.transport import KVHeader, Outcome
+from kvtransfer.transport import Outcome
 
 MAX_KEPT = 4096
 """Prompts that are remembered as possibly still in the store."""
@@ -62,43 +62,45 @@ class HandoffDesk:
         if header is None:
             self._kept.pop(prefix_digest, None)
             return None
-        return self._committed(ticket_id, header)
+        return self._committed(
+            ticket_id, prefix_digest, header.num_tokens, header.num_blocks, header.num_bytes
+        )
 
     def commit(self, params: HandoffParams, record: CopyRecord) -> Ticket:
         """The KV is whole: its ticket."""
         self._kept[params.prefix_digest] = None
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
-        header = KVHeader(
-            params.domain, params.prefix_digest, "", params.num_tokens, record.num_blocks, 0, record.num_bytes
+        return self._committed(
+            params.ticket_id, params.prefix_digest, params.num_tokens, record.num_blocks, record.num_bytes
         )
-        return self._committed(params.ticket_id, header)
 
     def announce(self, params: HandoffParams, announcement: Announcement) -> Ticket:
         """The last chunk has begun: a ticket whose KV is still on its way."""
-        header = KVHeader(
-            params.domain,
+        ticket = self._committed(
+            params.ticket_id,
             params.prefix_digest,
-            "",
             params.num_tokens,
             announcement.num_blocks,
-            0,
             announcement.num_bytes,
         )
-        return replace(self._committed(params.ticket_id, header), streamed=True)
+        return replace(ticket, streamed=True)
 
-    def _committed(self, ticket_id: str, header: KVHeader) -> Ticket:
+    def _committed(
+        self, ticket_id: str, prefix_digest: str, num_tokens: int, num_blocks: int, num_bytes: int
+    ) -> Ticket:
+        """All KV of a replica is of its own domain."""
         lease_s = self._config.transfer.lease_s
-        self._ledger.commit(ticket_id, header.domain, header.num_blocks, time.monotonic(), lease_s)
+        self._ledger.commit(ticket_id, self._config.domain, num_blocks, time.monotonic(), lease_s)
         return Ticket(
             ticket_id=ticket_id,
             transport=self._config.transfer.transport,
             address=self._address,
-            domain=header.domain,
-            prefix_digest=header.prefix_digest,
-            num_tokens=header.num_tokens,
-            num_blocks=header.num_blocks,
-            num_bytes=header.num_bytes,
+            domain=self._config.domain,
+            prefix_digest=prefix_digest,
+            num_tokens=num_tokens,
+            num_blocks=num_blocks,
+            num_bytes=num_bytes,
             owner=self._config.replica,
             expires_at_s=time.time() + lease_s,
         )

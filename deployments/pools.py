@@ -1,8 +1,8 @@
 """The pipeline's pools over Ray Serve handles: calls, cancellation, and Ray's errors as ours."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -72,6 +72,17 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
         board.left(leg_id)
 
 
+@contextmanager
+def _ray_errors(pool: PoolView, lost: type[PrefillFailedError | HandoffFailedError]) -> Iterator[None]:
+    """Ray's errors as ours: a lost replica fails the leg, a pool that takes nothing is unavailable."""
+    try:
+        yield
+    except (RayActorError, TaskCancelledError) as error:
+        raise lost(f"{pool.label}: the replica was lost") from error
+    except (DeploymentUnavailableError, BackPressureError) as error:
+        raise PoolUnavailableError(f"{pool.label} takes no requests: {error}") from error
+
+
 class ServePrefillPool:
     """`router.pipeline.PrefillPool` over a prefill deployment."""
 
@@ -84,15 +95,12 @@ class ServePrefillPool:
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            async with _must_be_sent(self._board, request.request_id, self._pool):
-                result: PrefillResult = await response
+            with _ray_errors(self._pool, PrefillFailedError):
+                async with _must_be_sent(self._board, request.request_id, self._pool):
+                    result: PrefillResult = await response
         except asyncio.CancelledError:
             response.cancel()
             raise
-        except (RayActorError, TaskCancelledError) as error:
-            raise PrefillFailedError(f"{self._pool.label}: the replica was lost") from error
-        except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
         self._board.observe(result.load)
         return result
 
@@ -100,17 +108,14 @@ class ServePrefillPool:
         results = _call(self._early, request)
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, self._pool):
-                result: PrefillResult | None = await anext(results, None)
-            while result is not None:
-                self._board.observe(result.load)
-                finished = not result.ticket.streamed
-                yield result
-                result = await anext(results, None)
-        except (RayActorError, TaskCancelledError) as error:
-            raise PrefillFailedError(f"{self._pool.label}: the replica was lost") from error
-        except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
+            with _ray_errors(self._pool, PrefillFailedError):
+                async with _must_be_sent(self._board, request.request_id, self._pool):
+                    result: PrefillResult | None = await anext(results, None)
+                while result is not None:
+                    self._board.observe(result.load)
+                    finished = not result.ticket.streamed
+                    yield result
+                    result = await anext(results, None)
         finally:
             if not finished:
                 results.cancel()
@@ -135,17 +140,14 @@ class ServeDecodePool:
         frames = _call(self._handle, request)
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, self._pool):
-                frame: TokenFrame | None = await anext(frames, None)
-            while frame is not None:
-                self._board.observe(frame.load)
-                finished = frame.finished
-                yield frame
-                frame = await anext(frames, None)
-        except (RayActorError, TaskCancelledError) as error:
-            raise HandoffFailedError(f"{self._pool.label}: the replica was lost") from error
-        except (DeploymentUnavailableError, BackPressureError) as error:
-            raise PoolUnavailableError(f"{self._pool.label} takes no requests: {error}") from error
+            with _ray_errors(self._pool, HandoffFailedError):
+                async with _must_be_sent(self._board, request.request_id, self._pool):
+                    frame: TokenFrame | None = await anext(frames, None)
+                while frame is not None:
+                    self._board.observe(frame.load)
+                    finished = frame.finished
+                    yield frame
+                    frame = await anext(frames, None)
         finally:
             if not finished:
                 frames.cancel()

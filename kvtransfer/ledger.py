@@ -14,7 +14,6 @@ from kvtransfer.transport import Outcome, Settlement
 GRACE_S = 1.0
 """News of a ticket's end may arrive after its lease; only then is it counted as expired."""
 
-
 MAX_KNOWN = 4096
 """Tickets that are remembered after their end."""
 

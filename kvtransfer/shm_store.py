@@ -37,7 +37,7 @@ class _Segment:
     """One file of ours, open while it is written: a kept segment costs no descriptor.
 
     A large one is mapped for good: once its pages are there, copying through the mapping runs at the
-    speed of memory, 2.4 times that of `pwritev`. Its pages are allocated before (`posix_fallocate`), so
+    speed of memory (`benchmarks.transfer`). Its pages are allocated before (`posix_fallocate`), so
     that a full tmpfs is an ENOSPC here, too.
     """
 
