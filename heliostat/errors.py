@@ -8,6 +8,7 @@
     │   ├── InvalidRequestError     400: the request itself is wrong
     │   ├── UnknownModelError       404: no model of that name in the spec
     │   ├── RequestTooLargeError    413: the body exceeds the limit
+    │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
     │   ├── PrefillFailedError      500: the prefill leg failed
     │   └── HandoffFailedError      500: the prompt's KV did not arrive in the decode replica
@@ -102,6 +103,20 @@ class RequestTooLargeError(RequestError):
 
     status = 413
     kind = "RequestTooLargeError"
+
+
+class OverloadedError(RequestError):
+    """A limit of the model, or what a pool can take, is reached. `retry_after_s` says when to come back."""
+
+    status = 429
+    kind = "RateLimitError"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        HeliostatError.__init__(self, message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class PoolUnavailableError(RequestError):

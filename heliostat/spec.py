@@ -88,6 +88,21 @@ class Replicas(_Frozen):
         return self
 
 
+class SimTiming(_Frozen):
+    """What a `sim` engine takes for its work; the defaults cost nothing.
+
+    One decode step takes `step_ms + per_request_ms * b + per_kilotoken_ms * c / 1000` for b requests
+    with c tokens of context in all.
+    """
+
+    prefill_tokens_per_s: float = Field(default=0.0, ge=0, description="0: prompts take no time.")
+    step_ms: float = Field(default=0.0, ge=0)
+    per_request_ms: float = Field(default=0.0, ge=0)
+    per_kilotoken_ms: float = Field(default=0.0, ge=0)
+    handoff_gib_per_s: float = Field(default=0.0, ge=0, description="0: handoffs take no time.")
+    kv_tokens: int = Field(default=1_000_000, gt=0, description="Tokens of KV that one replica holds.")
+
+
 class Pool(_Frozen):
     """A pool: replicas that host the same module in one role."""
 
@@ -104,6 +119,38 @@ class Pool(_Frozen):
     engine_args: dict[str, JsonValue] = Field(
         default_factory=dict, description="Handed to vLLM's AsyncEngineArgs as they are."
     )
+    engine: Literal["vllm", "sim"] = Field(
+        default="vllm", description="`sim` computes nothing: for tests of everything around the engine."
+    )
+    sim: SimTiming = SimTiming()
+    policy: str | None = Field(
+        default=None, description="How replicas are chosen (docs/router.md); null: the role's default."
+    )
+    ttft_ms: float | None = Field(
+        default=None, gt=0, description="Prefill: the target for time to first token."
+    )
+    tpot_ms: float | None = Field(
+        default=None, gt=0, description="Decode: the target for time per output token."
+    )
+    drain_s: float = Field(
+        default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
+    )
+
+
+class Limits(_Frozen):
+    """What one model may take of the pools that it shares; null means no limit.
+
+    Rates and concurrency hold for the whole cluster; each of R router replicas grants an Rth.
+    """
+
+    weight: float = Field(
+        default=1.0, gt=0, description="Its share of a saturated pool, against the others'."
+    )
+    concurrency: int | None = Field(default=None, ge=1, description="Requests being served at a time.")
+    requests_per_s: float | None = Field(default=None, gt=0)
+    tokens_per_s: float | None = Field(default=None, gt=0, description="Prompt plus output tokens.")
+    max_queued: int = Field(default=1000, ge=0, description="Requests that wait for a slot; more get a 429.")
+    queue_s: float = Field(default=30.0, gt=0, description="How long a request waits for a slot at most.")
 
 
 class Model(_Frozen):
@@ -111,6 +158,18 @@ class Model(_Frozen):
 
     prefill: Name
     decode: Name
+    limits: Limits = Limits()
+
+
+class Router(_Frozen):
+    """The router replicas, and when they give up on a replica of a pool."""
+
+    replicas: int = Field(default=1, ge=1)
+    prefix_blocks: int = Field(
+        default=1_000_000, ge=0, description="Blocks that the prefix index of one router replica holds."
+    )
+    first_token_s: float = Field(default=60.0, gt=0, description="A leg without its first token is failed.")
+    idle_s: float = Field(default=30.0, gt=0, description="A stream without a token for so long is failed.")
 
 
 class Spec(_Frozen):
@@ -118,6 +177,7 @@ class Spec(_Frozen):
 
     family: Family
     transfer: Transfer = Transfer()
+    router: Router = Router()
     prefill: dict[Name, Pool] = Field(min_length=1)
     decode: dict[Name, Pool] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)

@@ -16,11 +16,25 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StepTime:
+    """A decode step's time as a replica measures it, ms: `base + per_request * b + per_token * c` for b
+    requests with c tokens of context in all. All zero before the first steps."""
+
+    base_ms: float = 0.0
+    per_request_ms: float = 0.0
+    per_token_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a replica carries at one moment, as it rides on every answer.
 
     `kv_use` is the share of KV blocks in use, 0 to 1; `queued_prompt_tokens` counts prompt tokens of
-    requests that were accepted and whose first token is not out; `sequence` grows with every reading.
+    requests that were accepted and are not computed, without those expected from a cache; `sequence`
+    grows with every reading. `context_tokens` is the KV of the running requests, `kv_tokens` what the
+    replica holds at most (0: not known yet). `tpot_ms` is the time of a decode step now (an exponential
+    average), `prefill_tokens_per_s` what the replica computes while it computes; both 0 before the first.
+    `shares` counts requests in the replica, by model.
     """
 
     replica: str
@@ -29,6 +43,15 @@ class Load:
     queued_prompt_tokens: int
     kv_use: float
     sequence: int
+    max_running: int = 0
+    context_tokens: int = 0
+    kv_tokens: int = 0
+    tpot_ms: float = 0.0
+    step: StepTime = StepTime()
+    prefill_tokens_per_s: float = 0.0
+    shares: tuple[tuple[str, int], ...] = ()
+    domain: str = ""
+    """The KV domain that a prefill replica writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +89,8 @@ class PrefillRequest:
     request_id: str
     model: str
     token_ids: tuple[int, ...]
+    avoid: frozenset[str] = frozenset()
+    """Replicas on which this request has failed; the next best is asked, unless there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +115,28 @@ class DecodeRequest:
     token_ids: tuple[int, ...]
     ticket: Ticket | None
     sampling: bytes
+    generated: tuple[int, ...] = ()
+    """Tokens that a lost replica has generated: forced input after x_N, not to be sent again (rule 6)."""
+    max_tokens: int = 0
+    """Output tokens that may still come; 0: as many as fit."""
+    expected_tokens: int = 0
+    """Output tokens that are likely to come, by the model's recent answers; 0: no history."""
+    avoid: frozenset[str] = frozenset()
+    """As in `PrefillRequest`."""
+    reply_to: str = ""
+    """Address of the router's inbox, to which token frames go (`router.channel`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeResult:
+    """The end of a decode leg, and how much it sent: the router waits for exactly that.
+
+    `num_deltas` and `num_tokens` count what went to the router's inbox in this leg.
+    """
+
+    load: Load
+    num_deltas: int
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
