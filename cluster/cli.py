@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    from cluster.serve_environment import set_serve_environment
+
+    set_serve_environment()  # before Ray Serve is imported
     from cluster.serve import serve
 
     return serve(args.spec, args.host, args.port, args.ray)

@@ -27,6 +27,8 @@ from heliostat.spec import Spec
 from heliostat.specfile import load_spec
 from kvtransfer.owner import make_directory
 
+LOOPBACK = "127.0.0.1"
+
 SERVE_CPUS = 1
 """Logical cores for Serve's controller and proxy in a Ray that we start."""
 
@@ -44,7 +46,7 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
     make_directory(spec.transfer)
     _check_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with _ray(spec, console, ray_address) as own_ray:
+    with _ray(spec, console, ray_address, host) as own_ray:
         stop = _stop_event()  # after Ray, which puts its own handlers in place
         with _application(spec, host, port, own_ray):
             local = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
@@ -72,11 +74,6 @@ def _stop_event() -> threading.Event:
 
 
 def _check_port(host: str, port: int) -> None:
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host != "0.0.0.0":
-        raise HeliostatError(
-            f"RAY_SERVE_ENABLE_HA_PROXY=1 listens on every interface, not on {host}; "
-            "unset it, or say --host 0.0.0.0"
-        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -88,7 +85,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def _ray(spec: Spec, console: Console, address: str) -> Iterator[bool]:
+def _ray(spec: Spec, console: Console, address: str, host: str) -> Iterator[bool]:
     """The Ray cluster at `address`, or one of our own for as long as we run (see `--ray`).
 
     Yields whether it is our own.
@@ -105,7 +102,9 @@ def _ray(spec: Spec, console: Console, address: str) -> Iterator[bool]:
             ours = True
     if ours:
         console.print("starting a local Ray …")
-        ray.init(address="local", num_cpus=_local_cpus(spec), include_dashboard=False, **quiet)
+        # HAProxy reaches routers at their node's address, and they listen where we were told to.
+        node = {"_node_ip_address": LOOPBACK} if host == LOOPBACK else {}
+        ray.init(address="local", num_cpus=_local_cpus(spec), include_dashboard=False, **node, **quiet)
     try:
         _check_resources(spec)
         yield ours
@@ -118,7 +117,7 @@ def _ray(spec: Spec, console: Console, address: str) -> Iterator[bool]:
 def _local_cpus(spec: Spec) -> int:
     """Logical cores are a promise of the spec; fewer than it asks for would leave replicas pending."""
     wanted = sum(pool.cpus * pool.replicas.min for pool in spec.pools().values())
-    return max(os.cpu_count() or 1, math.ceil(wanted + ROUTER_CPUS + SERVE_CPUS))
+    return max(os.cpu_count() or 1, math.ceil(wanted + spec.router.replicas * ROUTER_CPUS + SERVE_CPUS))
 
 
 def _check_resources(spec: Spec) -> None:

@@ -18,14 +18,13 @@ from deployments.request_router import PolicyRequestRouter
 from heliostat.spec import Pool, Spec
 from heliostat.specfile import load_spec
 from heliostat.wire import Role
+from router.policy import DEFAULTS
 
 APP_NAME = "heliostat"
 ROUTER = "router"
 ROUTER_CPUS = 0.25
 UNBOUNDED = 1_000_000
 """Serve's own queue limit: engines queue by themselves, and admission is the router's."""
-
-POLICY = {Role.PREFILL: "fewest_queued_tokens", Role.DECODE: "least_load"}
 
 
 class BuildArgs(BaseModel):
@@ -51,6 +50,7 @@ def build_application(spec: Spec) -> Application:
     router = serve.deployment(
         Router,
         name=ROUTER,
+        num_replicas=spec.router.replicas,
         max_ongoing_requests=UNBOUNDED,
         ray_actor_options={
             "num_cpus": ROUTER_CPUS,
@@ -76,9 +76,14 @@ def _pool(spec: Spec, role: Role, name: str, pool: Pool) -> Application:
         },
         request_router_config=RequestRouterConfig(
             request_router_class=PolicyRequestRouter,
-            request_router_kwargs={"policy": POLICY[role]},
+            request_router_kwargs={
+                "policy": pool.policy or DEFAULTS[role],
+                "ttft_ms": pool.ttft_ms,
+                "tpot_ms": pool.tpot_ms,
+            },
         ),
-        graceful_shutdown_timeout_s=30,
+        # A replica that leaves finishes what it has; Serve waits no longer than that takes.
+        graceful_shutdown_timeout_s=pool.drain_s,
         health_check_period_s=5,
     )
     return deployment.bind(spec, name)

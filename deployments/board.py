@@ -10,4 +10,5 @@ from typing import Final
 from router.telemetry import TelemetryBoard
 
 BOARD: Final = TelemetryBoard()
-"""Serve constructs the request routers, so none can be handed in."""
+"""Serve constructs the request routers, so none can be handed in. A spec's `prefix_blocks` sets the bound
+of its index later: `BOARD.index.resize`."""

@@ -15,10 +15,14 @@ from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
 from heliostat.wire import Load, Role
+from router.admission.capacity import PoolFigures
 from router.telemetry import TelemetryBoard
 
 BEAT_S = 1.0
-"""Between two beats; reports also ride on every answer, so this only has to notice idle replicas."""
+"""Between two beats; loads come through the inbox, so this only has to notice replicas that are new."""
+
+SEARCH_S = 0.25
+"""Between two beats while a pool has no replica."""
 
 ANSWER_S = 5.0
 """How long a beat waits. A slow answer is no news: whether a replica lives is for Serve's health check."""
@@ -33,15 +37,21 @@ class ServeClusterView:
     """`router.cluster.ClusterView` over the pools' handles."""
 
     def __init__(
-        self, spec: Spec, handles: Mapping[PoolKey, DeploymentHandle], board: TelemetryBoard
+        self,
+        spec: Spec,
+        handles: Mapping[PoolKey, DeploymentHandle],
+        board: TelemetryBoard,
+        inbox_address: str,
     ) -> None:
         self._spec = spec
         self._handles = handles
         self._board = board
+        self._inbox_address = inbox_address
         self._problems: dict[PoolKey, str | None] = {
             key: f"{_label(key)} has not answered yet" for key in spec.pools()
         }
         self._replicas: dict[PoolKey, set[str]] = {}
+        self._names: dict[PoolKey, tuple[str, ...]] = {}
         self._beats: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -61,8 +71,20 @@ class ServeClusterView:
         return ViewedPool(self, (role, name))
 
     def answers(self, key: PoolKey) -> bool:
-        """Whether the last beat of that pool found a replica."""
+        """Whether that pool has a replica, for all we know."""
         return self._problems[key] is None
+
+    def slots(self, role: Role, pool: str) -> PoolFigures:
+        """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
+        figures = self._board.figures(self._names.get((role, pool), ()))
+        return PoolFigures(
+            replicas=figures.replicas,
+            fresh=figures.fresh,
+            slots=figures.slots,
+            running=figures.running + figures.waiting,
+            free_kv_tokens=figures.free_kv_tokens,
+            prefill_wait_ms=figures.prefill_wait_ms,
+        )
 
     def unavailable(self, model: str) -> str | None:
         route = self._spec.models[model]
@@ -77,7 +99,7 @@ class ServeClusterView:
 
     async def _pool_status(self, key: PoolKey) -> PoolStatus:
         try:
-            replicas = await self._ask(key, "status", ReplicaStatus)
+            replicas = await self._ask(key, ReplicaStatus, "status")
         except TimeoutError:
             replicas = []
         role, name = key
@@ -92,17 +114,29 @@ class ServeClusterView:
     async def _beat(self, key: PoolKey) -> None:
         while True:
             try:
-                loads = await self._ask(key, "load", Load)
+                loads = await self._ask(key, Load, "load", self._inbox_address)
             except TimeoutError:
                 continue
             for load in loads:
                 self._board.observe(load)
-            self._replicas[key] = {load.replica for load in loads}
+            self._set_replicas(key, {load.replica for load in loads})
             self._board.keep(name for names in self._replicas.values() for name in names)
-            self._problems[key] = None if loads else f"{_label(key)} has no replica that answers"
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(BEAT_S if loads else SEARCH_S)
 
-    async def _ask(self, key: PoolKey, method: str, kind: type[Answer]) -> list[Answer]:
+    def lost(self, replica: str) -> None:
+        """A replica's connection broke: the pool does without it until a beat finds it again."""
+        for key, replicas in list(self._replicas.items()):
+            if replica in replicas:
+                self._set_replicas(key, replicas - {replica})
+
+    def _set_replicas(self, key: PoolKey, replicas: set[str]) -> None:
+        if replicas != self._replicas.get(key):
+            # The board remembers rows by this very tuple.
+            self._names[key] = tuple(sorted(replicas))
+        self._replicas[key] = replicas
+        self._problems[key] = None if replicas else f"{_label(key)} has no replica that answers"
+
+    async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: str) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.
 
         Raises TimeoutError when they are not complete in time.
@@ -110,11 +144,14 @@ class ServeClusterView:
         try:
             answers = (
                 await self._handles[key]
-                .broadcast(method)
+                .broadcast(method, *args)
                 .results_async(timeout_s=ANSWER_S, return_exceptions=True)
             )
         except (DeploymentUnavailableError, RayActorError, HeliostatError):
             return []
+        for answer in answers:
+            if isinstance(answer, Exception) and not isinstance(answer, RayActorError):
+                logger.warning("%s: %s failed: %r", _label(key), method, answer)
         return [answer for answer in answers if isinstance(answer, kind)]
 
 

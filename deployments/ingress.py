@@ -1,5 +1,7 @@
 """The router as a Serve deployment: the composition of frontend, pipeline and pools in one replica."""
 
+import asyncio
+import time
 from collections.abc import Mapping
 
 from ray import serve
@@ -9,10 +11,16 @@ from starlette.types import ASGIApp
 from deployments import board
 from deployments.cluster_view import ServeClusterView
 from deployments.pools import ServeDecodePool, ServePrefillPool
+from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import Spec
-from heliostat.wire import Role
+from heliostat.wire import Load, Role
+from router.admission import Admission
+from router.channel.inbox import Inbox
 from router.pipeline import Pipeline, Route
+
+PUMP_S = 0.1
+"""Between two looks of admission at the pools; a slot that is given back is granted again at once."""
 
 
 @serve.ingress()
@@ -26,15 +34,26 @@ class Router:
         from router.frontend.app import build_app
         from router.frontend.openai import build_serving
 
+        board.BOARD.index.resize(spec.router.prefix_blocks)
+        self._inbox = Inbox(
+            reachable_host(spec.transfer),
+            self._on_load,
+            self._on_lost,
+            first_token_s=spec.router.first_token_s,
+            idle_s=spec.router.idle_s,
+        )
         handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
-        cluster = ServeClusterView(spec, handles, board.BOARD)
+        self._cluster = ServeClusterView(spec, handles, board.BOARD, self._inbox.address)
+        self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         prefill_pools = {
-            name: ServePrefillPool(cluster.pool(Role.PREFILL, name), handle, board.BOARD)
+            name: ServePrefillPool(
+                self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
+            )
             for name, handle in prefill.items()
         }
         decode_pools = {
-            name: ServeDecodePool(cluster.pool(Role.DECODE, name), handle, board.BOARD)
+            name: ServeDecodePool(self._cluster.pool(Role.DECODE, name), handle, board.BOARD, self._inbox)
             for name, handle in decode.items()
         }
         pipeline = Pipeline(
@@ -46,14 +65,34 @@ class Router:
                 )
                 for model, route in spec.models.items()
             },
+            self._admission,
             early=spec.transfer.decode_choice == "early",
         )
-        cluster.start()
+        self._listening = asyncio.create_task(self._inbox.start())
+        self._cluster.start()
+        self._pump()
         roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
         serving = build_serving(
-            roots, local_weights(spec.family.base), spec.family, pipeline, cluster.unavailable
+            roots,
+            local_weights(spec.family.base),
+            spec.family,
+            pipeline,
+            self._cluster.unavailable,
+            self._admission,
         )
-        self._app = build_app(serving, cluster)
+        self._app = build_app(serving, self._cluster)
+
+    def _on_load(self, load: Load) -> None:
+        board.BOARD.observe(load)
+
+    def _pump(self) -> None:
+        """Loads come with every engine step; admission looks at them this often."""
+        self._admission.pump()
+        asyncio.get_running_loop().call_later(PUMP_S, self._pump)
+
+    def _on_lost(self, replica: str) -> None:
+        board.BOARD.failed(replica, lost=True)
+        self._cluster.lost(replica)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Serve asks for the application after the constructor (`serve.ingress` without an app)."""

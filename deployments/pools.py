@@ -1,17 +1,25 @@
 """The pipeline's pools over Ray Serve handles: calls, cancellation, and Ray's errors as ours."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ray.exceptions import RayActorError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from heliostat.errors import HandoffFailedError, HeliostatError, PoolUnavailableError, PrefillFailedError
-from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from heliostat.errors import (
+    HandoffFailedError,
+    HeliostatError,
+    PoolUnavailableError,
+    PrefillFailedError,
+    RequestError,
+)
+from heliostat.wire import DecodeRequest, DecodeResult, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from router.channel.inbox import Inbox, Stream
 from router.telemetry import TelemetryBoard
 
 
@@ -73,12 +81,15 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
 
 
 @contextmanager
-def _ray_errors(pool: PoolView, lost: type[PrefillFailedError | HandoffFailedError]) -> Iterator[None]:
+def _ray_errors(
+    board: TelemetryBoard, leg_id: str, pool: PoolView, lost: type[PrefillFailedError | HandoffFailedError]
+) -> Iterator[None]:
     """Ray's errors as ours: a lost replica fails the leg, a pool that takes nothing is unavailable."""
     try:
         yield
     except (RayActorError, TaskCancelledError) as error:
-        raise lost(f"{pool.label}: the replica was lost") from error
+        replica = board.replica_of(leg_id)
+        raise lost(f"{replica or pool.label}: the replica was lost", replica, True) from error
     except (DeploymentUnavailableError, BackPressureError) as error:
         raise PoolUnavailableError(f"{pool.label} takes no requests: {error}") from error
 
@@ -86,19 +97,21 @@ def _ray_errors(pool: PoolView, lost: type[PrefillFailedError | HandoffFailedErr
 class ServePrefillPool:
     """`router.pipeline.PrefillPool` over a prefill deployment."""
 
-    def __init__(self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard) -> None:
+    def __init__(
+        self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard, first_token_s: float
+    ) -> None:
         self._pool = pool
         self._handle = handle
         self._early = handle.options(method_name="prefill_early", stream=True)
         self._board = board
+        self._first_token_s = first_token_s
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            with _ray_errors(self._pool, PrefillFailedError):
-                async with _must_be_sent(self._board, request.request_id, self._pool):
-                    result: PrefillResult = await response
-        except asyncio.CancelledError:
+            async with self._leg(request.request_id):
+                result: PrefillResult = await response
+        except BaseException:
             response.cancel()
             raise
         self._board.observe(result.load)
@@ -108,17 +121,43 @@ class ServePrefillPool:
         results = _call(self._early, request)
         finished = False
         try:
-            with _ray_errors(self._pool, PrefillFailedError):
-                async with _must_be_sent(self._board, request.request_id, self._pool):
-                    result: PrefillResult | None = await anext(results, None)
-                while result is not None:
-                    self._board.observe(result.load)
-                    finished = not result.ticket.streamed
-                    yield result
+            async with self._leg(request.request_id):
+                result: PrefillResult | None = await anext(results, None)
+            while result is not None:
+                self._board.observe(result.load)
+                finished = not result.ticket.streamed
+                yield result
+                async with self._leg(request.request_id, taken=True):
                     result = await anext(results, None)
         finally:
             if not finished:
                 results.cancel()
+
+    @asynccontextmanager
+    async def _leg(self, leg_id: str, taken: bool = False) -> AsyncGenerator[None, None]:
+        """One wait for an answer. Raises PrefillFailedError when the replica is lost or says nothing.
+
+        The board hears how it went: a replica that fails again and again is rested.
+        """
+        replica = ""
+        try:
+            with _ray_errors(self._board, leg_id, self._pool, PrefillFailedError):
+                async with AsyncExitStack() as stack:
+                    await stack.enter_async_context(asyncio.timeout(self._first_token_s))
+                    if not taken:
+                        await stack.enter_async_context(_must_be_sent(self._board, leg_id, self._pool))
+                    try:
+                        yield
+                    finally:
+                        replica = self._board.replica_of(leg_id)
+        except TimeoutError as error:
+            message = f"{replica or self._pool.label}: no prefill in {self._first_token_s:g} s"
+            self._board.failed(replica)
+            raise PrefillFailedError(message, replica) from error
+        except PrefillFailedError as error:
+            self._board.failed(error.replica or replica, lost=error.lost)
+            raise
+        self._board.succeeded(replica)
 
     async def release(self, ticket: Ticket) -> None:
         """Every replica hears it, its owner acts; the lease covers the case that none does."""
@@ -127,33 +166,58 @@ class ServePrefillPool:
 
 
 class ServeDecodePool:
-    """`router.pipeline.DecodePool` over a decode deployment."""
+    """`router.pipeline.DecodePool` over a decode deployment.
 
-    def __init__(self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard) -> None:
+    The handle call places the leg, counts it and can cancel it; its tokens come through the inbox.
+    """
+
+    def __init__(self, pool: PoolView, handle: DeploymentHandle, board: TelemetryBoard, inbox: Inbox) -> None:
         self._pool = pool
-        self._handle = handle.options(method_name="decode", stream=True)
-        self._replicas = handle
+        self._handle = handle
         self._board = board
-        self._aborts: set[asyncio.Task[None]] = set()
+        self._inbox = inbox
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        frames = _call(self._handle, request)
+        stream = self._inbox.open()
+        call = self._spawn(self._run(request, stream))
         finished = False
         try:
-            with _ray_errors(self._pool, HandoffFailedError):
-                async with _must_be_sent(self._board, request.request_id, self._pool):
-                    frame: TokenFrame | None = await anext(frames, None)
-                while frame is not None:
-                    self._board.observe(frame.load)
-                    finished = frame.finished
-                    yield frame
-                    frame = await anext(frames, None)
+            async with _must_be_sent(self._board, request.request_id, self._pool):
+                frame = await stream.next()
+            if frame is not None:
+                self._board.succeeded(stream.replica)
+            while frame is not None:
+                finished = frame.finished
+                yield frame
+                if finished:
+                    return
+                frame = await stream.next()
+        except HandoffFailedError as error:
+            if error.replica:
+                self._board.failed(error.replica, lost=error.lost)
+            raise
         finally:
+            self._inbox.forget(stream)
             if not finished:
-                frames.cancel()
-                abort = asyncio.create_task(self._abort(request.request_id))
-                self._aborts.add(abort)
-                abort.add_done_callback(self._aborts.discard)
+                call.cancel()
+                self._spawn(self._abort(request.request_id))
+
+    async def _run(self, request: DecodeRequest, stream: Stream) -> None:
+        """The handle call beside the stream; open until the replica is done with the leg."""
+        reply_to = f"{self._inbox.address}#{stream.number}"
+        response = _call(self._handle.decode, replace(request, reply_to=reply_to))
+        try:
+            with _ray_errors(self._board, request.request_id, self._pool, HandoffFailedError):
+                result: DecodeResult = await response
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        except RequestError as error:
+            stream.fail(error)
+        else:
+            self._board.observe(result.load)
+            stream.ended(result.num_tokens)
 
     async def _abort(self, request_id: str) -> None:
         """Say it to the replicas as well: a call cancelled while Serve dispatches it runs on unseen.
@@ -161,4 +225,10 @@ class ServeDecodePool:
         Seen with Ray 2.60: of 200 requests cancelled at random moments, 14 decoded to their end.
         """
         with suppress(RayActorError, DeploymentUnavailableError, HeliostatError):
-            await self._replicas.broadcast("abort", request_id).results_async()
+            await self._handle.broadcast("abort", request_id).results_async()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

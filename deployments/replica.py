@@ -7,17 +7,19 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 
-import ray
 from ray import serve
 
 from deployments.engine import Engine, EngineConfig
+from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.errors import EngineStartError, HeliostatError
-from heliostat.spec import Spec, Transfer
+from heliostat.spec import Spec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from heliostat.wire import DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
 from kvtransfer.contract import check_contract, kv_domain, read_module
 from kvtransfer.owner import make_directory, remove_dead
+from router.channel.merge import num_tokens
+from router.channel.outbox import Outbox
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -41,9 +43,12 @@ class _Replica:
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
+        self._outbox = Outbox(config.replica, self._engine.load)
 
-    async def load(self) -> Load:
-        """Queue, running requests and KV use, for the routers' telemetry boards."""
+    async def load(self, inbox: str = "") -> Load:
+        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is."""
+        if inbox:
+            await self._outbox.link(inbox)
         return self._engine.load()
 
     async def status(self) -> ReplicaStatus:
@@ -99,15 +104,26 @@ class DecodeReplica(_Replica):
         await super().__init__(spec, name)
         self._aborted: OrderedDict[str, None] = OrderedDict()
 
-    async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        """One frame per engine step. Raises HandoffFailedError. Cancelling it frees the KV."""
-        if request.request_id in self._aborted:
-            return
-        async with contextlib.aclosing(self._engine.decode(request)) as frames:
-            async for frame in frames:
-                if request.request_id in self._aborted:
-                    return
-                yield frame
+    async def decode(self, request: DecodeRequest) -> DecodeResult:
+        """One frame per engine step to the router's inbox, until the request is done.
+
+        Raises HandoffFailedError, also when the router is gone. Cancelling it frees the KV.
+        """
+        address, _, number = request.reply_to.partition("#")
+        stream, sent = int(number), 0
+        link = await self._outbox.link(address)
+        frames = self._engine.decode(request)
+        try:
+            async with contextlib.aclosing(frames):
+                if request.request_id not in self._aborted:
+                    async for frame in frames:
+                        if request.request_id in self._aborted:
+                            break
+                        sent += num_tokens(frame)
+                        link.send(stream, frame)
+        finally:
+            link.forget(stream)
+        return DecodeResult(self._engine.load(), sent)
 
     async def abort(self, request_id: str) -> None:
         """Stop a request, also one that has not arrived yet: its cancel may overtake it."""
@@ -118,6 +134,10 @@ class DecodeReplica(_Replica):
 
 def _create_engine(config: EngineConfig) -> Engine:
     """Imported here, because whoever only builds the application must not wait for vLLM's import."""
+    if config.pool.engine == "sim":
+        from deployments.sim_engine import SimEngine
+
+        return SimEngine(config)
     from deployments.vllm_engine import VllmEngine
 
     return VllmEngine(config)
@@ -134,16 +154,9 @@ def _engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineCon
         name=name,
         pool=pool,
         family=spec.family,
-        transfer=_reachable(spec.transfer),
+        transfer=spec.transfer.model_copy(update={"host": reachable_host(spec.transfer)}),
         weights=module.path,
         domain=kv_domain(module, spec.family.dtype),
         replica=replica,
         owner=uuid.uuid4().hex,
     )
-
-
-def _reachable(transfer: Transfer) -> Transfer:
-    """`host: node` as the address that other nodes know this one by."""
-    if transfer.host != "node":
-        return transfer
-    return transfer.model_copy(update={"host": ray.util.get_node_ip_address()})

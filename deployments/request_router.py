@@ -4,11 +4,13 @@ Serve builds one request router per handle inside the calling process, so the te
 policies read is one per process too.
 """
 
+import random
+
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from deployments import board
 from heliostat.wire import DecodeRequest, PrefillRequest
-from kvtransfer.handoff import digest_tokens
+from router.choice import Chooser
 from router.policy import POLICIES
 
 
@@ -20,39 +22,38 @@ def replica_name(replica_id: ReplicaID) -> str:
 class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     """Ranks a pool's replicas with the policy of that name; no remote call on the decision path."""
 
-    def initialize_state(self, policy: str) -> None:
-        """Serve passes `request_router_kwargs` here."""
-        self._policy = POLICIES[policy]
+    def initialize_state(
+        self, policy: str, tpot_ms: float | None = None, ttft_ms: float | None = None
+    ) -> None:
+        """Serve passes `request_router_kwargs` here: the policy and the pool's targets."""
+        self._chooser = Chooser(
+            board.BOARD,
+            POLICIES[policy].make(),
+            random.random,
+            tpot_target_ms=tpot_ms or 0.0,
+            ttft_target_ms=ttft_ms or 0.0,
+        )
+        self._candidates: list[RunningReplica] = []
+        self._names: tuple[str, ...] = ()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """One replica per rank, best first, so that Serve goes on to the next when one is full."""
-        by_name = {replica_name(replica.replica_id): replica for replica in candidate_replicas}
-        leg = _leg(pending_request)
-        # A decode pool holds no prompts: its replicas read them.
-        digest = digest_tokens(leg.token_ids) if isinstance(leg, PrefillRequest) else ""
-        num_tokens = len(leg.token_ids) if leg else 0
-        choices = self._policy.rank(board.BOARD.candidates(by_name, digest, num_tokens))
-        if choices and pending_request and leg:
-            # Counted from now on, not only once the replica has accepted: the next request of a burst
-            # is ranked before that.
-            call_id, best = pending_request.metadata.internal_request_id, choices[0].replica
-            board.BOARD.chosen(call_id, leg.request_id, best, num_tokens)
-            if digest:
-                board.BOARD.holds(digest, best)
-        return [[by_name[choice.replica]] for choice in choices]
+        # Serve passes the same list until the replicas change, so the names need no second look.
+        if candidate_replicas is not self._candidates or len(candidate_replicas) != len(self._names):
+            self._candidates = candidate_replicas
+            self._names = tuple(replica_name(replica.replica_id) for replica in candidate_replicas)
+        call_id = pending_request.metadata.internal_request_id if pending_request else ""
+        indices = self._chooser.choose(self._names, call_id, _leg(pending_request))
+        return [[candidate_replicas[index]] for index in indices]
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: object
     ) -> None:
         if leg := _leg(pending_request):
-            board.BOARD.sent(
-                pending_request.metadata.internal_request_id,
-                leg.request_id,
-                replica_name(replica_id),
-                len(leg.token_ids),
-            )
+            call_id = pending_request.metadata.internal_request_id
+            self._chooser.sent(replica_name(replica_id), call_id, leg)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         board.BOARD.ended(internal_request_id)

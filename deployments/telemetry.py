@@ -4,11 +4,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 
 from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
+from deployments.step_clock import PrefillRate, StepFit
 from kvtransfer.connector import announcements, copy_records
 from kvtransfer.handoff import Announcement, CopyRecord
 
@@ -20,6 +22,9 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
     """A vLLM stat logger (`vllm.v1.metrics.loggers`) that keeps the last step's figures in memory."""
 
     def __init__(self, on_record: Callable[[CopyRecord], None]) -> None:
+        self.step = StepFit()
+        self.prefill_rate = PrefillRate()
+        self.kv_tokens = 0
         self.running = 0
         self.waiting = 0
         self.kv_use = 0.0
@@ -31,6 +36,8 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
 
     def factory(self, vllm_config: VllmConfig, engine_index: int = 0) -> "EngineTelemetry":
         """vLLM builds its loggers itself, so it gets this instance through a factory."""
+        cache = vllm_config.cache_config
+        self.kv_tokens = (cache.num_gpu_blocks or 0) * cache.block_size
         return self
 
     def record(
@@ -46,11 +53,28 @@ class EngineTelemetry(StatLoggerBase):  # type: ignore[misc]
         self.running = scheduler_stats.num_running_reqs
         self.waiting = scheduler_stats.num_waiting_reqs
         self.kv_use = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            self._time(iteration_stats)
         for record in copy_records(scheduler_stats.kv_connector_stats):
             self._keep(record)
         for announcement in announcements(scheduler_stats.kv_connector_stats):
             if (expected := self._expected.get(announcement.ticket_id)) and not expected.done():
                 expected.set_result(announcement)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens whose KV is in use, to the block."""
+        return int(self.kv_use * self.kv_tokens)
+
+    def _time(self, stats: IterationStats) -> None:
+        """What this step says about the engine's speed."""
+        if latencies := stats.inter_token_latencies_iter:
+            # All of a batch get their tokens in the same step; the median leaves out who was held up.
+            self.step.observe(median(latencies) * 1e3, len(latencies), self.context_tokens)
+        if finished := [done for done in stats.finished_requests if done.num_generation_tokens <= 1]:
+            # Prompts that end in one step were computed together: their tokens add up, their time does not.
+            tokens = sum(done.num_prompt_tokens - done.num_cached_tokens for done in finished)
+            self.prefill_rate.observe(tokens, max(done.prefill_time for done in finished) * 1e3)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say: the replica announces itself."""

@@ -7,15 +7,15 @@ import asyncio
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
-import msgspec
 import psutil
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs import tokens_input
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -25,6 +25,7 @@ from deployments.engine_log import EngineLog
 from deployments.handoff_desk import HandoffDesk
 from deployments.telemetry import EngineTelemetry
 from deployments.vllm_args import engine_args
+from deployments.vllm_decode import decode_sampling, delta
 from heliostat.errors import (
     EngineStartError,
     HandoffFailedError,
@@ -43,11 +44,9 @@ from heliostat.wire import (
     PrefillResult,
     Role,
     Ticket,
-    TokenDelta,
     TokenFrame,
-    TokenLogprobs,
 )
-from kvtransfer.handoff import Announcement, CopyRecord, Direction, HandoffParams, digest_tokens
+from kvtransfer.handoff import Announcement, CopyRecord, HandoffParams, digest_tokens
 from kvtransfer.owner import OwnerFolder
 
 Announce = Callable[[PrefillResult], None]
@@ -69,6 +68,7 @@ class VllmEngine:
         self._telemetry = EngineTelemetry(self._desk.copied)
         self._log = EngineLog(config.replica)
         self._queued_prompt_tokens = 0
+        self._shares: Counter[str] = Counter()
         self._computing: dict[str, asyncio.Event] = {}
         self._llm: AsyncLLM | None = None
         self._leftovers: OwnerFolder | None = None
@@ -229,32 +229,15 @@ class VllmEngine:
             raise failure(f"{self._config.replica}: {error}") from error
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        sampling = msgspec.msgpack.decode(request.sampling, type=SamplingParams)
-        sampling.output_kind = RequestOutputKind.DELTA
-        sampling.detokenize = False
-        # The router matches stop strings, because text exists only there.
-        sampling.stop = []
-        # vLLM would drop the connector's tokens with this flag set (rule 5).
-        sampling.skip_reading_prefix_cache = False
         ticket = request.ticket
         if ticket is not None and ticket.raw is not None:
-            sampling.extra_args = {"kv_transfer_params": json.loads(ticket.raw)}
             ticket = None  # nothing of it is ours to check, to book or to release
         elif ticket is not None:
             self._check_ticket(ticket, request)
-            params = HandoffParams(
-                Direction.LOAD,
-                ticket.ticket_id,
-                ticket.domain,
-                ticket.prefix_digest,
-                ticket.num_tokens,
-                ticket.address,
-                ticket.num_bytes,
-                ticket.streamed,
-            )
-            sampling.extra_args = {"kv_transfer_params": params.encode()}
         elif len(request.token_ids) > 1:
             raise HandoffFailedError(f"{self._config.replica}: a prompt of several tokens needs a ticket")
+        sampling = decode_sampling(request)
+        self._shares[request.model] += 1
         if ticket is not None:
             self._desk.admit(ticket)
         try:
@@ -263,6 +246,7 @@ class VllmEngine:
                     async for frame in frames:
                         yield frame
         finally:
+            self._shares[request.model] -= 1
             if ticket is not None:
                 self._desk.done(ticket)
 
@@ -270,9 +254,10 @@ class VllmEngine:
         self, request: DecodeRequest, ticket: Ticket | None, sampling: SamplingParams
     ) -> AsyncGenerator[TokenFrame, None]:
         unread = set(range(sampling.n)) if ticket is not None else set()
-        async for output in self.llm.generate(
-            tokens_input(list(request.token_ids)), sampling, request.request_id
-        ):
+        # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
+        # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
+        token_ids = [*request.token_ids, *request.generated]
+        async for output in self.llm.generate(tokens_input(token_ids), sampling, request.request_id):
             if any(sequence.finish_reason == "error" for sequence in output.outputs):
                 raise self._failure(ticket)
             load_ms = None
@@ -284,7 +269,7 @@ class VllmEngine:
                     # Each of the n sequences loads the KV by itself; once all have a token, nobody
                     # needs its name.
                     self._desk.admitted(ticket)
-            yield TokenFrame(tuple(map(_delta, output.outputs)), output.finished, self.load(), load_ms)
+            yield TokenFrame(tuple(map(delta, output.outputs)), output.finished, self.load(), load_ms)
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
         if ticket.num_tokens != len(request.token_ids) - 1 or ticket.prefix_digest != digest_tokens(
@@ -311,6 +296,14 @@ class VllmEngine:
             queued_prompt_tokens=self._queued_prompt_tokens,
             kv_use=self._telemetry.kv_use,
             sequence=self._telemetry.steps,
+            max_running=self._config.pool.max_running,
+            context_tokens=self._telemetry.context_tokens,
+            kv_tokens=self._telemetry.kv_tokens,
+            tpot_ms=self._telemetry.step.tpot_ms,
+            step=self._telemetry.step.step,
+            prefill_tokens_per_s=self._telemetry.prefill_rate.tokens_per_s,
+            shares=tuple((model, count) for model, count in self._shares.items() if count),
+            domain=self._config.domain if self._config.role is Role.PREFILL else "",
         )
 
     async def check_health(self) -> None:
@@ -344,19 +337,3 @@ class VllmEngine:
 
 def _descendants() -> list[int]:
     return [process.pid for process in psutil.Process().children(recursive=True)]
-
-
-def _delta(output: CompletionOutput) -> TokenDelta:
-    logprobs = None
-    if output.logprobs is not None:
-        logprobs = tuple(
-            TokenLogprobs(tuple((token, entry.logprob, entry.rank) for token, entry in position.items()))
-            for position in output.logprobs
-        )
-    return TokenDelta(
-        index=output.index,
-        token_ids=tuple(output.token_ids),
-        logprobs=logprobs,
-        finish_reason=output.finish_reason,
-        stop_reason=output.stop_reason,
-    )

@@ -10,8 +10,9 @@
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
-    │   ├── PrefillFailedError      500: the prefill leg failed
-    │   └── HandoffFailedError      500: the prompt's KV did not arrive in the decode replica
+    │   └── LegFailedError          500: a leg failed on its replica
+    │       ├── PrefillFailedError      the prefill leg failed
+    │       └── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
     └── TransportError          a transport could not put or get KV
         ├── TicketExpiredError      the KV behind a ticket is gone
         ├── KVRefusedError          the KV is of another module, prompt, layout or host
@@ -126,12 +127,26 @@ class PoolUnavailableError(RequestError):
     kind = "ServiceUnavailableError"
 
 
-class PrefillFailedError(RequestError):
+class LegFailedError(RequestError):
+    """One leg of a request failed; another replica may do it. `replica` is empty when none is to blame.
+
+    `lost`: the replica itself is gone, or does not answer.
+    """
+
+    def __init__(self, message: str, replica: str = "", lost: bool = False) -> None:
+        HeliostatError.__init__(self, message, replica, lost)
+        self.message, self.replica, self.lost = message, replica, lost
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PrefillFailedError(LegFailedError):
     """The prefill leg failed; no KV of this request exists."""
 
 
-class HandoffFailedError(RequestError):
-    """The prompt's KV did not arrive; the decode module never prefills instead (rule 5)."""
+class HandoffFailedError(LegFailedError):
+    """The prompt's KV did not arrive, or its tokens broke off; the decode module never prefills (rule 5)."""
 
 
 class TransportError(HeliostatError):

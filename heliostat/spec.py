@@ -149,7 +149,9 @@ class Limits(_Frozen):
     concurrency: int | None = Field(default=None, ge=1, description="Requests being served at a time.")
     requests_per_s: float | None = Field(default=None, gt=0)
     tokens_per_s: float | None = Field(default=None, gt=0, description="Prompt plus output tokens.")
-    max_queued: int = Field(default=1000, ge=0, description="Requests that wait for a slot; more get a 429.")
+    max_queued: int = Field(
+        default=1000, ge=0, description="Requests that wait in one router replica; more get a 429."
+    )
     queue_s: float = Field(default=30.0, gt=0, description="How long a request waits for a slot at most.")
 
 

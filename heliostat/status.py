@@ -87,3 +87,23 @@ class ClusterStatus(_Frozen):
     version: str
     ready: bool
     pools: tuple[PoolStatus, ...]
+
+
+class ModelStatus(_Frozen):
+    """One model in one router since that started: requests by outcome, tokens, and how long they took.
+
+    `cached_tokens` of the prompt tokens came from a prefix cache, `cross_model_tokens` of those because
+    another model of the prefill pool had brought them. Times are estimates from buckets; 0 before the
+    first request.
+    """
+
+    name: str
+    requests: dict[str, int]
+    prompt_tokens: int
+    cached_tokens: int
+    cross_model_tokens: int
+    output_tokens: int
+    ttft_p50_ms: float
+    ttft_p95_ms: float
+    tpot_p50_ms: float
+    tpot_p95_ms: float

@@ -30,8 +30,8 @@ class Load:
     """What a replica carries at one moment, as it rides on every answer.
 
     `kv_use` is the share of KV blocks in use, 0 to 1; `queued_prompt_tokens` counts prompt tokens of
-    requests that were accepted and are not computed, without those expected from a cache; `sequence`
-    grows with every reading. `context_tokens` is the KV of the running requests, `kv_tokens` what the
+    requests that were accepted and whose first token is not out; `sequence` grows with every reading.
+    `context_tokens` is the KV of the running requests, `kv_tokens` what the
     replica holds at most (0: not known yet). `tpot_ms` is the time of a decode step now (an exponential
     average), `prefill_tokens_per_s` what the replica computes while it computes; both 0 before the first.
     `shares` counts requests in the replica, by model.
@@ -91,6 +91,8 @@ class PrefillRequest:
     token_ids: tuple[int, ...]
     avoid: frozenset[str] = frozenset()
     """Replicas on which this request has failed; the next best is asked, unless there is none."""
+    session: str = ""
+    """What the client calls the conversation; policies may keep one together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +124,17 @@ class DecodeRequest:
     expected_tokens: int = 0
     """Output tokens that are likely to come, by the model's recent answers; 0: no history."""
     avoid: frozenset[str] = frozenset()
-    """As in `PrefillRequest`."""
+    session: str = ""
+    """Both as in `PrefillRequest`."""
     reply_to: str = ""
     """Address of the router's inbox, to which token frames go (`router.channel`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeResult:
-    """The end of a decode leg, and how much it sent: the router waits for exactly that.
-
-    `num_deltas` and `num_tokens` count what went to the router's inbox in this leg.
-    """
+    """The end of a decode leg: its tokens went to the router's inbox, `num_tokens` of them."""
 
     load: Load
-    num_deltas: int
     num_tokens: int
 
 

@@ -1,24 +1,28 @@
-"""The whole story of a request: prefill, ticket, decode, stream; and what happens when a leg fails.
+"""The whole story of a request: admit, prefill, ticket, decode, stream; and what happens when a leg fails.
 
     x_1 … x_{N-1} ──> prefill pool ──> ticket ──┐
     x_1 … x_N ────────────────────> decode pool ┴──> token frames
 
 The decode replica is chosen after the prefill, on the freshest telemetry; or, when the spec says early,
 when the last chunk of a long prompt begins, so that its KV moves while that is computed. A failed handoff
-is repaired by a fresh prefill, never by prefilling in the decode pool (rule 5).
+is repaired by a fresh prefill, never by prefilling in the decode pool (rule 5). A decode replica that is
+lost in mid-stream is replaced: the prompt is prefilled again, and another replica takes the tokens that the
+client has as forced input before it goes on (rule 6).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from heliostat.errors import HandoffFailedError, PrefillFailedError, RequestError, UnknownModelError
+from heliostat.errors import HandoffFailedError, LegFailedError, RequestError, UnknownModelError
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from router.trace import Trace
 
-MAX_ATTEMPTS = 2
-"""Tries per request before its first token. One repair covers a lost replica or an expired ticket."""
+MAX_ATTEMPTS = 3
+"""Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
 
 
 class PrefillPool(Protocol):
@@ -41,6 +45,30 @@ class DecodePool(Protocol):
         """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
 
 
+class Slot(Protocol):
+    """A request's place in its decode pool."""
+
+    def served(self, tokens: int) -> None:
+        """So many output tokens went to the client."""
+
+
+class Admission(Protocol):
+    """Who may enter the pools, and when (`router.admission`)."""
+
+    def slot(
+        self,
+        model: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        priority: int = 0,
+        deadline_s: float | None = None,
+    ) -> AbstractAsyncContextManager[Slot]:
+        """Waits for a place. Raises OverloadedError when none comes free in time."""
+
+    def expected_tokens(self, model: str, max_tokens: int) -> int:
+        """Output tokens that a request of the model is likely to take."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The two pools behind a model's name."""
@@ -51,85 +79,149 @@ class Route:
     """Whether prefills get x_N, too (`heliostat.spec.Connector`)."""
 
 
-@dataclass(slots=True)
-class Trace:
-    """What became of one request, filled in while it runs: replicas, tokens from cache, handoff cost."""
-
-    prefill_replica: str | None = None
-    decode_replica: str | None = None
-    cached_tokens: int = 0
-    handoff_bytes: int = 0
-    save_ms: float = 0.0
-    load_ms: float = 0.0
-    attempts: int = 0
-    failures: list[str] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One request as the pipeline runs it: `token_ids` is x_1 … x_N, `sampling` is opaque."""
+    """One request as the pipeline runs it: `token_ids` is x_1 … x_N, `sampling` is opaque.
+
+    `bound` says why a lost answer cannot be continued elsewhere, token for token; empty if it can.
+    """
 
     request_id: str
     model: str
     token_ids: tuple[int, ...]
     sampling: bytes
     trace: Trace
+    max_tokens: int = 0
+    bound: str = ""
+    priority: int = 0
+    deadline_s: float | None = None
+    session: str = ""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What earlier attempts of a request leave to the next one."""
+
+    generated: list[int] = field(default_factory=list)
+    started: bool = False
+    avoid: set[str] = field(default_factory=set)
+    fruitless: int = 0
 
 
 class Pipeline:
     """Runs requests over the routes of a spec's models."""
 
-    def __init__(self, routes: Mapping[str, Route], *, early: bool = False) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        admission: Admission,
+        *,
+        early: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._routes = routes
+        self._admission = admission
         self._early = early
+        self._clock = clock
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
-        """Frames of one request. Closing the generator aborts the running leg and frees its KV.
+        """Frames of one request, without a gap or a repetition. Closing it aborts the running leg.
 
-        Raises UnknownModelError, PrefillFailedError, HandoffFailedError or PoolUnavailableError.
+        Raises UnknownModelError, OverloadedError, PrefillFailedError, HandoffFailedError or
+        PoolUnavailableError.
         """
         route = self._routes.get(request.model)
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
-        while True:
-            request.trace.attempts += 1
-            started = False
-            try:
-                async with aclosing(self._attempt(route, request)) as frames:
-                    async for frame in frames:
-                        started = True
-                        yield frame
-                return
-            except (PrefillFailedError, HandoffFailedError) as error:
-                request.trace.failures.append(error.message)
-                if started or request.trace.attempts >= MAX_ATTEMPTS:
-                    raise
+        trace, progress = request.trace, _Progress()
+        async with self._admission.slot(
+            request.model, len(request.token_ids), request.max_tokens, request.priority, request.deadline_s
+        ) as slot:
+            trace.admitted_s = self._clock()
+            while True:
+                trace.attempts += 1
+                progress.fruitless += 1
+                try:
+                    async with aclosing(self._attempt(route, request, progress)) as frames:
+                        async for frame in frames:
+                            slot.served(self._take(trace, progress, frame))
+                            yield frame
+                    return
+                except LegFailedError as error:
+                    trace.failures.append(error.message)
+                    if not self._goes_on(request, progress, error):
+                        raise
 
-    async def _attempt(self, route: Route, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
-        async with self._prefill(route, request) as ticket:
+    def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
+        num_tokens = 0
+        for delta in frame.deltas:
+            num_tokens += len(delta.token_ids)
+            progress.generated += delta.token_ids
+        if not progress.started:
+            progress.started = True
+            trace.first_token_s = self._clock()
+        progress.fruitless = 0
+        trace.output_tokens += num_tokens
+        return num_tokens
+
+    @staticmethod
+    def _goes_on(request: GenerateRequest, progress: _Progress, error: LegFailedError) -> bool:
+        """Whether another attempt can carry on from here; also notes whom it should avoid."""
+        if error.replica:
+            progress.avoid.add(error.replica)
+        if progress.started and request.bound:
+            return False
+        return progress.fruitless < MAX_ATTEMPTS
+
+    async def _attempt(
+        self, route: Route, request: GenerateRequest, progress: _Progress
+    ) -> AsyncGenerator[TokenFrame, None]:
+        trace = request.trace
+        async with self._prefill(route, request, progress) as ticket:
+            trace.prefilled_s = trace.prefilled_s or self._clock()
             arrived = False
+            max_tokens = max(0, request.max_tokens - len(progress.generated))
+            leg = DecodeRequest(
+                self._leg_id(request),
+                request.model,
+                request.token_ids,
+                ticket,
+                request.sampling,
+                generated=tuple(progress.generated),
+                max_tokens=max_tokens,
+                expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
+                avoid=frozenset(progress.avoid),
+                session=request.session,
+            )
             try:
-                leg = DecodeRequest(
-                    self._leg_id(request), request.model, request.token_ids, ticket, request.sampling
-                )
                 async with aclosing(route.decode.decode(leg)) as frames:
                     async for frame in frames:
                         arrived = True  # the decode replica has read the KV and released its name
-                        request.trace.decode_replica = frame.load.replica
-                        request.trace.load_ms = frame.load_ms or request.trace.load_ms
+                        trace.decode_replica = frame.load.replica
+                        trace.load_ms = frame.load_ms or trace.load_ms
                         yield frame
+            except HandoffFailedError as error:
+                if progress.started and request.bound:
+                    raise HandoffFailedError(
+                        f"{error.message}; the answer cannot be continued elsewhere: {request.bound}"
+                    ) from error
+                raise
             finally:
                 if ticket is not None and not arrived:
                     await route.prefill.release(ticket)
 
     @asynccontextmanager
-    async def _prefill(self, route: Route, request: GenerateRequest) -> AsyncGenerator[Ticket | None, None]:
+    async def _prefill(
+        self, route: Route, request: GenerateRequest, progress: _Progress
+    ) -> AsyncGenerator[Ticket | None, None]:
         """The ticket of x_1 … x_{N-1}; None for a prompt of one token, which has nothing to prefill."""
         if len(request.token_ids) == 1:
             yield None
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
-        leg = PrefillRequest(self._leg_id(request), request.model, ids)
+        leg = PrefillRequest(
+            self._leg_id(request), request.model, ids, frozenset(progress.avoid), request.session
+        )
         if not self._early:
             yield self._noted(request.trace, await route.prefill.prefill(leg))
             return
@@ -153,7 +245,7 @@ class Pipeline:
     def _noted(trace: Trace, result: PrefillResult) -> Ticket:
         trace.prefill_replica = result.load.replica
         trace.cached_tokens = result.cached_tokens
-        trace.handoff_bytes = result.ticket.num_bytes
+        trace.handoff_bytes += result.ticket.num_bytes
         trace.save_ms = result.save_ms
         return result.ticket
 

@@ -1,5 +1,7 @@
 """The HTTP surface: OpenAI's endpoints, `/health`, `/ready` and `/status`."""
 
+import math
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
@@ -19,10 +21,16 @@ from heliostat.errors import HeliostatError, InvalidRequestError, UnknownModelEr
 from router.cluster import ClusterView
 from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
-from router.frontend.engine_client import current_trace
+from router.frontend.engine_client import Hints, current_hints, current_trace
 from router.frontend.error_response import error_response, request_error_response
 from router.frontend.openai import HANDLER_ARGS, ModelServing
-from router.pipeline import Trace
+from router.trace import Trace
+
+SESSION_HEADER = "x-heliostat-session"
+"""A name for the conversation; the policy `sticky_session` keeps it on one replica."""
+
+DEADLINE_HEADER = "x-heliostat-deadline"
+"""Seconds that the client waits for a place at most; then it gets a 429."""
 
 PREFILL_HEADER = "x-heliostat-prefill"
 DECODE_HEADER = "x-heliostat-decode"
@@ -39,12 +47,12 @@ class Endpoints:
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         if not body.messages:
             raise InvalidRequestError("`messages` is empty; send at least one message")
-        trace = _new_trace()
+        trace = _new_trace(raw_request)
         result = await self._model(body.model).chat.create_chat_completion(body, raw_request)
         return await _answer(result, trace)
 
     async def completion(self, body: CompletionRequest, raw_request: Request) -> Response:
-        trace = _new_trace()
+        trace = _new_trace(raw_request)
         result = await self._model(body.model).completion.create_completion(body, raw_request)
         return await _answer(result, trace)
 
@@ -113,8 +121,15 @@ def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView) -> Fast
     return app
 
 
-def _new_trace() -> Trace:
-    trace = Trace()
+def _new_trace(request: Request) -> Trace:
+    """Where the request's fate is written down, and what the client said about it in headers."""
+    deadline = request.headers.get(DEADLINE_HEADER)
+    try:
+        deadline_s = float(deadline) if deadline else None
+    except ValueError as error:
+        raise InvalidRequestError(f"{DEADLINE_HEADER} is {deadline!r}; give it seconds, like 2.5") from error
+    current_hints.set(Hints(request.headers.get(SESSION_HEADER, ""), deadline_s))
+    trace = Trace(started_s=time.monotonic())
     current_trace.set(trace)
     return trace
 
@@ -122,7 +137,7 @@ def _new_trace() -> Trace:
 async def _answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None], trace: Trace) -> Response:
     """What vLLM's layer returned as a response that names the replicas."""
     if isinstance(result, ErrorResponse):
-        return JSONResponse(result.model_dump(), status_code=result.error.code)
+        return JSONResponse(result.model_dump(), result.error.code, _retry_after(trace))
     if isinstance(result, BaseModel):
         return JSONResponse(result.model_dump(), headers=_served_by(trace))
     # The first chunk is awaited before the status line goes out: replicas are known then, and a
@@ -132,10 +147,16 @@ async def _answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None],
         raise HeliostatError("the stream ended before it began")
     if (status := _error_status(first)) is not None:
         await result.aclose()
-        return Response(first.removeprefix("data: ").strip(), status, media_type="application/json")
+        body = first.removeprefix("data: ").strip()
+        return Response(body, status, _retry_after(trace), media_type="application/json")
     return StreamingResponse(
         _with_first(first, result), media_type="text/event-stream", headers=_served_by(trace)
     )
+
+
+def _retry_after(trace: Trace) -> dict[str, str]:
+    """In whole seconds (RFC 9110, 10.2.3), where a limit was the reason."""
+    return {"retry-after": str(math.ceil(trace.retry_after_s))} if trace.retry_after_s else {}
 
 
 async def _with_first(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:

@@ -7,7 +7,9 @@ layers call (vLLM 0.32): configuration, `check_admission` and `generate`.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 import msgspec
 from vllm.config import ModelConfig, VllmConfig
@@ -19,12 +21,35 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
-from heliostat.errors import PoolUnavailableError, RequestError
+from heliostat.errors import OverloadedError, PoolUnavailableError, RequestError
 from router.frontend.sequences import RequestText
-from router.pipeline import GenerateRequest, Pipeline, Trace
+from router.pipeline import GenerateRequest, Pipeline
+from router.trace import Trace
 
 current_trace: ContextVar[Trace] = ContextVar("current_trace")
 """The endpoint sets it before it calls vLLM's layer, and reads the replicas from it afterwards."""
+
+current_hints: ContextVar["Hints"] = ContextVar("current_hints")
+"""What the client said about its request beside the body; the endpoint sets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """`session` keeps a conversation together, `deadline_s` is how long the client will wait for a place."""
+
+    session: str = ""
+    deadline_s: float | None = None
+
+
+NO_HINTS = Hints()
+
+
+class AdmissionCheck(Protocol):
+    """The part of `router.admission.Admission` that answers before anything is awaited."""
+
+    def check(self, model: str, n: int = 1) -> None:
+        """Raises OverloadedError."""
+
 
 Availability = Callable[[str], str | None]
 """Model name to the reason why it cannot be served now, or None."""
@@ -46,6 +71,7 @@ class ClusterEngineClient:
         renderer: BaseRenderer,
         input_processor: InputProcessor,
         availability: Availability,
+        admission: AdmissionCheck,
     ) -> None:
         self.vllm_config = vllm_config
         self.model_config: ModelConfig = vllm_config.model_config
@@ -54,11 +80,16 @@ class ClusterEngineClient:
         self._model = model
         self._pipeline = pipeline
         self._availability = availability
+        self._admission = admission
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Refuse before the first byte of an answer. Raises GracefulHTTPError (503)."""
+        """Refuse before the first byte of an answer. Raises GracefulHTTPError (429 or 503)."""
         if reason := self._availability(self._model):
             raise GracefulHTTPError(reason, HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            self._admission.check(self._model, n)
+        except OverloadedError as error:
+            raise self._as_vllm_error(error) from error
 
     async def generate(
         self,
@@ -75,6 +106,7 @@ class ClusterEngineClient:
         params = request.sampling_params
         text = RequestText(request, params, self.renderer.get_tokenizer())
         trace = current_trace.get(Trace())
+        hints = current_hints.get(NO_HINTS)
         frames = self._pipeline.generate(
             GenerateRequest(
                 request_id=request_id,
@@ -82,6 +114,11 @@ class ClusterEngineClient:
                 token_ids=tuple(request.prompt_token_ids),
                 sampling=msgspec.msgpack.encode(params),
                 trace=trace,
+                max_tokens=params.max_tokens or 0,
+                bound=bound(params),
+                priority=priority,
+                session=hints.session,
+                deadline_s=hints.deadline_s,
             )
         )
         try:
@@ -93,9 +130,16 @@ class ClusterEngineClient:
                     if text.finished:
                         return
         except RequestError as error:
-            raise as_vllm_error(error) from error
+            raise self._as_vllm_error(error) from error
         if not text.finished:
             raise GenerationError("the decode replica ended the stream before the request was finished")
+
+    @staticmethod
+    def _as_vllm_error(error: RequestError) -> GracefulHTTPError | GenerationError:
+        """vLLM's errors carry no Retry-After; the endpoint finds it in the trace."""
+        if isinstance(error, OverloadedError) and (trace := current_trace.get(None)):
+            trace.retry_after_s = error.retry_after_s
+        return as_vllm_error(error)
 
     def _process(self, prompt: EngineInput, params: SamplingParams, request_id: str) -> EngineCoreRequest:
         """vLLM's own validation and defaults; what would break the rules of sharing is refused."""
@@ -122,3 +166,22 @@ def as_vllm_error(error: RequestError) -> GracefulHTTPError | GenerationError:
     if isinstance(error, PoolUnavailableError) or error.status < 500:
         return GracefulHTTPError(error.message, HTTPStatus(error.status))
     return GenerationError(error.message)
+
+
+def bound(params: SamplingParams) -> str:
+    """Why another replica could not carry on with an answer of these parameters token for token, or ``""``.
+
+    There, the tokens so far are prompt (rule 6). What depends on where the output begins, or on random
+    numbers drawn for it, would come out differently.
+    """
+    reasons = {
+        "it has several sequences (n)": params.n > 1,
+        "its output is structured": params.structured_outputs is not None,
+        "presence and frequency penalties count output only": bool(
+            params.presence_penalty or params.frequency_penalty
+        ),
+        "bad_words look back into the output": bool(params.bad_words),
+        "its seed's random numbers are drawn from the start": params.seed is not None
+        and params.temperature > 0,
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds)

@@ -21,7 +21,7 @@ from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.v1.engine.input_processor import InputProcessor
 
 from heliostat.spec import Family
-from router.frontend.engine_client import Availability, ClusterEngineClient
+from router.frontend.engine_client import AdmissionCheck, Availability, ClusterEngineClient
 from router.pipeline import Pipeline
 
 HANDLER_ARGS = Namespace(log_error_stack=False, sse_keep_alive_interval=0)
@@ -39,7 +39,12 @@ class ModelServing:
 
 
 def build_serving(
-    model_roots: Mapping[str, str], base: Path, family: Family, pipeline: Pipeline, availability: Availability
+    model_roots: Mapping[str, str],
+    base: Path,
+    family: Family,
+    pipeline: Pipeline,
+    availability: Availability,
+    admission: AdmissionCheck,
 ) -> dict[str, ModelServing]:
     """Serving objects by model name; `model_roots` says what /v1/models shows as each model's root."""
     args = AsyncEngineArgs(model=str(base), dtype=family.dtype, max_model_len=family.max_model_len)
@@ -56,7 +61,9 @@ def build_serving(
     online_renderer.warmup()
     serving = {}
     for model, root in model_roots.items():
-        client = ClusterEngineClient(model, pipeline, vllm_config, renderer, input_processor, availability)
+        client = ClusterEngineClient(
+            model, pipeline, vllm_config, renderer, input_processor, availability, admission
+        )
         models = OpenAIServingModels(client, [BaseModelPath(name=model, model_path=root)])
         serving[model] = ModelServing(
             models=models,

@@ -1,39 +1,118 @@
 """The policy interface. No Ray, no clock, no I/O: the same code runs in production and in a simulator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from heliostat.wire import Load
+import numpy as np
+from numpy.typing import NDArray
+
+RANKS = 8
+"""Replicas in a ranking; who asks has given up long before the ninth."""
+
+SET_BACK = 1e9
+"""What one step back in the ranking costs: more than any wait: such a replica comes last, not never."""
+
+Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One replica as this router sees it.
+class Candidates:
+    """The replicas of one pool as this router sees them: one array per figure, in the order of `names`.
 
-    `load` is its own last report (None before the first); `in_flight` and `in_flight_tokens` are what
-    this router sent there and has not seen end, which no report can lag behind. `cached_tokens` of the
-    request's prompt need not be computed there.
+    Counts are the last report, corrected by what this router has sent there and not seen end. Tokens are
+    prompt tokens to compute (`queued_tokens`), or KV (`context_tokens` of running requests,
+    `free_kv_tokens` of `kv_tokens`); `cached_tokens` of the request's prompt need not be computed there;
+    `prefill_rate` is tokens/ms. Limits, rates and step times are 0 while unknown, headroom then infinite.
     """
 
-    replica: str
-    load: Load | None
-    in_flight: int
-    in_flight_tokens: int
-    cached_tokens: int = 0
+    names: tuple[str, ...]
+    queued_tokens: Column
+    prefill_rate: Column
+    cached_tokens: Column
+    running: Column
+    waiting: Column
+    max_running: Column
+    context_tokens: Column
+    free_kv_tokens: Column
+    kv_tokens: Column
+    step_base_ms: Column
+    step_per_request_ms: Column
+    step_per_token_ms: Column
+    in_flight: Column
+    age_s: Column
+    resting: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A ranked replica: lower cost is better, and `reason` says what the cost was made of."""
+class LegRequest:
+    """One leg to place: its prompt and likely output in tokens, and the pool's targets (0: none).
 
-    replica: str
-    cost: float
-    reason: str
+    `draw` in [0, 1) decides between equals, and is all the randomness there is. `session` is what
+    belongs together for `sticky_session`. Replicas to `avoid` come last.
+    """
+
+    num_tokens: int
+    expected_tokens: int = 0
+    session: str = ""
+    draw: float = 0.0
+    avoid: frozenset[str] = frozenset()
+    tpot_target_ms: float = 0.0
+    ttft_target_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates by their index, best first, with what each costs; ms where the policy knows times."""
+
+    indices: tuple[int, ...]
+    costs: tuple[float, ...]
+    explain: Callable[[int], str]
+
+    def reason(self, rank: int = 0) -> str:
+        """What the cost of that rank is made of."""
+        return self.explain(self.indices[rank])
 
 
 class Policy(Protocol):
-    """Ranks the replicas of one pool for one request, best first."""
+    """Ranks the replicas of one pool for one request."""
 
-    def rank(self, candidates: Sequence[Candidate]) -> list[Choice]:
-        """Every candidate once; equal costs keep the order of `candidates`."""
+    def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
+        """The best `RANKS` of them, or all if fewer."""
+
+
+def rank_by(
+    costs: Column,
+    candidates: Candidates,
+    request: LegRequest,
+    explain: Callable[[int], str],
+    tolerance: float = 0.0,
+) -> Ranking:
+    """Ranks by cost; `request.draw` picks the first of those whose cost is within `tolerance` (a share)
+    of the best. Resting replicas come after all others, and replicas to avoid after those."""
+    if not len(costs):
+        return Ranking((), (), explain)
+    total = costs
+    if candidates.resting.any():
+        total = total + candidates.resting * SET_BACK
+    if request.avoid:
+        avoided = np.array([name in request.avoid for name in candidates.names])
+        total = total + avoided * (2 * SET_BACK)
+    best = total.argmin()
+    equals = np.flatnonzero(total <= total[best] + tolerance * abs(costs[best]))
+    first = int(equals[int(request.draw * len(equals))])
+    if len(total) > RANKS:
+        nearest = np.argpartition(total, RANKS)[:RANKS]
+        nearest = nearest[total[nearest].argsort(kind="stable")]
+    else:
+        nearest = total.argsort(kind="stable")
+    indices = (first, *(index for index in nearest.tolist() if index != first))[:RANKS]
+    return Ranking(indices, tuple(costs[list(indices)].tolist()), explain)
+
+
+def known_or_median(values: Column, known: NDArray[np.bool_], default: float) -> Column:
+    """Unknown values as the median of the known ones; `default` when none is known."""
+    if known.all():
+        return values
+    typical = float(np.median(values[known])) if known.any() else default
+    return np.where(known, values, typical)

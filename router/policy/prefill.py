@@ -1,35 +1,52 @@
-"""Prefill: the replica that has the fewest prompt tokens to compute until this prompt is done."""
+"""Prefill: the replica that has the prompt's KV soonest."""
 
-from collections.abc import Sequence
+import numpy as np
 
-from router.policy.base import Candidate, Choice
+from router.policy.base import Candidates, LegRequest, Ranking, known_or_median, rank_by
+
+UNKNOWN_RATE = 1.0
+"""Tokens/ms while no replica of the pool has measured its rate: all costs scale alike."""
+
+SAME = 0.01
+"""Costs within this share of the best are equal: nobody measures better, and several routers that see
+the same reports spread instead of all choosing the one that is best by a hair."""
+
+
+class TimeToKv:
+    """Milliseconds until the KV is there: the wait for the prompt tokens queued, then the part of this
+    prompt that is not cached there.
+
+    A cached prefix is worth the time to compute it and no more. So a replica with a popular prefix takes
+    requests until its queue is dearer, then the next one computes the prefix and holds it as well. A prompt
+    that nobody holds goes to the shortest queue, and among equals where the draw says: caches fill evenly.
+    """
+
+    def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
+        rate = known_or_median(candidates.prefill_rate, candidates.prefill_rate > 0, UNKNOWN_RATE)
+        to_compute = np.maximum(request.num_tokens - candidates.cached_tokens, 0.0)
+        costs = (candidates.queued_tokens + to_compute) / rate
+
+        def explain(index: int) -> str:
+            queued, cached = candidates.queued_tokens[index], candidates.cached_tokens[index]
+            return (
+                f"{queued / rate[index]:.1f} ms wait for {queued:.0f} tokens, then "
+                f"{to_compute[index] / rate[index]:.1f} ms; {cached:.0f} of {request.num_tokens} cached"
+            )
+
+        return rank_by(costs, candidates, request, explain, SAME)
 
 
 class FewestQueuedTokens:
-    """Prefill time grows with prompt tokens, so queued tokens, not queued requests, are the wait.
+    """Fewest prompt tokens to compute until this prompt is done, whatever the replicas' rates."""
 
-    The larger of report and own count holds: the report knows other routers' requests, the own count
-    knows requests that the report has not seen yet. Tokens that a replica need not compute count for it;
-    of equals, one that has the prompt already, or is just computing it for somebody else, is better.
-    """
-
-    def rank(self, candidates: Sequence[Candidate]) -> list[Choice]:
-        ranked = sorted(candidates, key=lambda candidate: (_cost(candidate), -candidate.cached_tokens))
-        return [
-            Choice(
-                candidate.replica,
-                float(_cost(candidate)),
-                f"{_queued(candidate)} prompt tokens queued, {candidate.cached_tokens} cached",
-            )
-            for candidate in ranked
-        ]
-
-
-def _queued(candidate: Candidate) -> int:
-    reported = candidate.load.queued_prompt_tokens if candidate.load else 0
-    return max(reported, candidate.in_flight_tokens)
-
-
-def _cost(candidate: Candidate) -> int:
-    """Relative to the others: what the prompt itself costs without a cache is the same everywhere."""
-    return _queued(candidate) - candidate.cached_tokens
+    def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
+        costs = candidates.queued_tokens - candidates.cached_tokens
+        return rank_by(
+            costs,
+            candidates,
+            request,
+            lambda index: (
+                f"{candidates.queued_tokens[index]:.0f} prompt tokens queued, "
+                f"{candidates.cached_tokens[index]:.0f} cached"
+            ),
+        )

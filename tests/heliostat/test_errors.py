@@ -9,16 +9,19 @@ from heliostat.errors import (
     ContractError,
     EngineStartError,
     HeliostatError,
+    OverloadedError,
     PoolUnavailableError,
     RequestError,
     SpecError,
 )
 
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HeliostatError)]
+TREE_LINES = (errors.__doc__ or "").splitlines()
 ARGUMENTS: dict[type[HeliostatError], tuple[object, ...]] = {
     SpecError: ("cluster.yaml", ("12: prefill.home: bad", "no line")),
     ContractError: ("prefill.a", "decode.b", "num_layers", "4", "6"),
     EngineStartError: ("home", "no memory", "engine.log"),
+    OverloadedError: ("what went wrong", 2.5),
 }
 
 
@@ -37,15 +40,16 @@ def test_an_error_survives_pickling(kind: type[HeliostatError]) -> None:
 
 @pytest.mark.parametrize("kind", TREE)
 def test_an_error_says_what_it_was_given(kind: type[HeliostatError]) -> None:
-    texts = [part for given in example(kind).args for part in ([given] if isinstance(given, str) else given)]
-    assert all(text in str(example(kind)) for text in texts)
+    given = example(kind).args
+    texts = [part for value in given for part in (value if isinstance(value, tuple) else (value,))]
+    assert all(text in str(example(kind)) for text in texts if isinstance(text, str))
 
 
 def drawn_tree() -> dict[str, str]:
     """Each drawn class with the class that it hangs from, by indentation."""
     parents: dict[str, str] = {}
     above: dict[int, str] = {}
-    for line in (errors.__doc__ or "").splitlines():
+    for line in TREE_LINES:
         name = line.lstrip(" │├└─").split(" ")[0]
         if not name.endswith("Error") or line[:4].strip():
             continue
@@ -63,8 +67,9 @@ def test_the_drawing_names_every_class_under_its_parent() -> None:
     "kind", [kind for kind in TREE if issubclass(kind, RequestError) and kind is not RequestError]
 )
 def test_the_drawing_gives_the_status_of_a_request_error(kind: type[RequestError]) -> None:
-    (line,) = [line for line in (errors.__doc__ or "").splitlines() if f"─ {kind.__name__} " in line]
-    assert f" {kind.status}: " in line
+    drawn = [kind.__name__, kind.__bases__[0].__name__]  # a group gives the status of all that hangs from it
+    lines = [line for name in drawn for line in TREE_LINES if f"─ {name} " in line]
+    assert any(f" {kind.status}: " in line for line in lines)
 
 
 def test_a_request_error_has_a_status_and_a_kind() -> None:
@@ -74,6 +79,12 @@ def test_a_request_error_has_a_status_and_a_kind() -> None:
         "ServiceUnavailableError",
         "pool home has no replica",
     )
+
+
+def test_an_overload_says_when_to_come_back() -> None:
+    error = OverloadedError("what went wrong", 2.5)
+    assert (error.status, error.kind, error.retry_after_s) == (429, "RateLimitError", 2.5)
+    assert str(error) == error.message == "what went wrong"
 
 
 def test_a_finding_with_a_line_follows_the_file_like_a_compilers() -> None:

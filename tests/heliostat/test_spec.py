@@ -8,7 +8,18 @@ import pytest
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from heliostat.spec import Connector, Family, Model, Pool, Replicas, Spec, Transfer
+from heliostat.spec import (
+    Connector,
+    Family,
+    Limits,
+    Model,
+    Pool,
+    Replicas,
+    Router,
+    SimTiming,
+    Spec,
+    Transfer,
+)
 from heliostat.wire import Role
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "spec.md").read_text()
@@ -31,6 +42,14 @@ def test_a_spec_of_names_alone_has_the_documented_defaults() -> None:
     assert pool.replicas == Replicas(min=1, max=1)
     assert (pool.gpus, pool.cpus, pool.kv_cache_gib, pool.max_running) == (1, 1.0, None, 256)
     assert pool.engine_args == {}
+    assert (pool.engine, pool.policy, pool.ttft_ms, pool.tpot_ms, pool.drain_s) == (
+        "vllm",
+        None,
+        None,
+        None,
+        600.0,
+    )
+    assert (spec.router.replicas, spec.models["home"].limits) == (1, Limits(weight=1.0, queue_s=30.0))
 
 
 def test_pools_are_listed_prefill_first_in_the_order_of_the_file() -> None:
@@ -81,6 +100,23 @@ def test_a_lease_is_a_positive_finite_number(value: JsonValue) -> None:
         Transfer.model_validate({"lease_s": value})
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"weight": 0},
+        {"concurrency": 0},
+        {"concurrency": 1.5},
+        {"requests_per_s": 0},
+        {"tokens_per_s": -1},
+        {"max_queued": -1},
+        {"queue_s": 0},
+    ],
+)
+def test_limits_refuse(limits: dict[str, JsonValue]) -> None:
+    with pytest.raises(ValidationError):
+        Limits.model_validate(limits)
+
+
 def test_a_spec_cannot_be_changed() -> None:
     spec = Spec.model_validate(raw_spec())
     with pytest.raises(ValidationError, match="frozen"):
@@ -106,12 +142,24 @@ def actual_defaults(section: type[BaseModel]) -> dict[str, str]:
         value = "required" if field.is_required() else field.get_default(call_default_factory=True)
         if value == Replicas():
             value = 1
+        elif isinstance(value, BaseModel):
+            value = {}  # the section's own table has its defaults
         defaults[key] = value if isinstance(value, str) else json.dumps(value)
     return defaults
 
 
 def test_the_reference_gives_every_key_and_default() -> None:
-    sections: list[type[BaseModel]] = [Family, Transfer, Connector, Pool, Replicas, Model]
+    sections: list[type[BaseModel]] = [
+        Family,
+        Transfer,
+        Connector,
+        Router,
+        Pool,
+        Replicas,
+        SimTiming,
+        Model,
+        Limits,
+    ]
     assert documented_defaults() == [actual_defaults(section) for section in sections]
 
 

@@ -85,7 +85,7 @@ CASES = {
     "an unknown key with a near one": (
         change("replicas:", "replica:"),
         "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, replicas, "
-        "gpus, cpus, kv_cache_gib, max_running, engine_args)",
+        "gpus, cpus, kv_cache_gib, max_running, engine_args, engine, sim, policy, ttft_ms, tpot_ms, drain_s)",
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),
@@ -98,7 +98,7 @@ CASES = {
     ),
     "an unknown key in a model": (
         change("decode: shared}", "decode: shared, lora: x}"),
-        "12: models.home.lora: unknown key; known keys: prefill, decode",
+        "12: models.home.lora: unknown key; known keys: prefill, decode, limits",
     ),
     "a missing key": (
         change("    weights: org/home\n", ""),
@@ -238,7 +238,7 @@ def test_a_misspelt_directory_is_guessed(findings: Findings, folder: Path) -> No
 
 def test_a_misspelt_section_is_missing_and_unknown(findings: Findings) -> None:
     found = findings(change("transfer: {transport: shm}\nprefill:", "transfer: {transport: shm}\nprefil:"))
-    known = "known keys: family, transfer, prefill, decode, models"
+    known = "known keys: family, transfer, router, prefill, decode, models"
     assert found == (
         "1: prefill: missing; add it",
         f"3: prefil: unknown key; did you mean `prefill`? ({known})",

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from dataclasses import replace
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 
 import pytest
 
-from heliostat.errors import HandoffFailedError, PrefillFailedError, UnknownModelError
+from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError, UnknownModelError
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
-from router.pipeline import GenerateRequest, Pipeline, Route, Trace
+from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline, Route
+from router.trace import Trace
 
 LOAD = Load("replica", 0, 0, 0, 0.0, 1)
 OUTPUT = (7, 8, 9)
@@ -50,7 +51,7 @@ class FakePrefillPool:
 
 
 class FakeDecodePool:
-    """Streams OUTPUT; the first `failures` calls fail after `frames_first` frames."""
+    """Streams what is left of OUTPUT; the first `failures` calls fail after `frames_first` frames each."""
 
     def __init__(self, failures: int = 0, frames_first: int = 0) -> None:
         self.requests: list[DecodeRequest] = []
@@ -62,22 +63,61 @@ class FakeDecodePool:
         self.requests.append(request)
         fails = len(self.requests) <= self._failures
         try:
-            for number, token in enumerate(OUTPUT):
+            left = OUTPUT[len(request.generated) :]
+            for number, token in enumerate(left):
                 if fails and number == self._frames_first:
-                    raise HandoffFailedError("gone")
-                last = number == len(OUTPUT) - 1
+                    raise HandoffFailedError("gone", f"d{len(self.requests)}", True)
+                last = number == len(left) - 1
                 delta = TokenDelta(0, (token,), None, "length" if last else None, None)
                 yield TokenFrame((delta,), last, LOAD, 0.25 if number == 0 else None)
         finally:
             self.closed += 1
 
 
-def request(length: int = 4, model: str = "m") -> GenerateRequest:
-    return GenerateRequest("r", model, tuple(range(length)), b"", Trace())
+@dataclass
+class FakeSlot:
+    tokens: int = 0
+
+    def served(self, tokens: int) -> None:
+        self.tokens += tokens
 
 
-def pipeline(prefill: FakePrefillPool, decode: FakeDecodePool) -> Pipeline:
-    return Pipeline({"m": Route(prefill, decode)})
+class FakeAdmission:
+    """Lets everybody in, unless it is closed, and remembers what was served."""
+
+    def __init__(self, closed: bool = False) -> None:
+        self.slots: list[FakeSlot] = []
+        self.inside = 0
+        self._closed = closed
+
+    @asynccontextmanager
+    async def slot(
+        self,
+        model: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        priority: int = 0,
+        deadline_s: float | None = None,
+    ) -> AsyncGenerator[FakeSlot, None]:
+        if self._closed:
+            raise OverloadedError("full", 2.0)
+        self.slots.append(FakeSlot())
+        self.inside += 1
+        try:
+            yield self.slots[-1]
+        finally:
+            self.inside -= 1
+
+    def expected_tokens(self, model: str, max_tokens: int) -> int:
+        return min(2, max_tokens)
+
+
+def request(length: int = 4, model: str = "m", bound: str = "") -> GenerateRequest:
+    return GenerateRequest("r", model, tuple(range(length)), b"", Trace(), max_tokens=3, bound=bound)
+
+
+def pipeline(prefill: FakePrefillPool, decode: FakeDecodePool, *, early: bool = False) -> Pipeline:
+    return Pipeline({"m": Route(prefill, decode)}, FakeAdmission(), early=early)
 
 
 async def tokens(pipe: Pipeline, req: GenerateRequest) -> tuple[int, ...]:
@@ -123,20 +163,63 @@ async def test_legs_of_a_repaired_request_have_ids_of_their_own() -> None:
 @pytest.mark.parametrize(
     "pools", [(FakePrefillPool(9), FakeDecodePool()), (FakePrefillPool(), FakeDecodePool(9))]
 )
-async def test_two_failures_are_an_error(pools: tuple[FakePrefillPool, FakeDecodePool]) -> None:
+async def test_failures_without_end_are_an_error(pools: tuple[FakePrefillPool, FakeDecodePool]) -> None:
     with pytest.raises((PrefillFailedError, HandoffFailedError)):
         await tokens(pipeline(*pools), request())
-    assert len(pools[0].requests) == 2
+    assert len(pools[0].requests) == MAX_ATTEMPTS
 
 
-async def test_nothing_is_repeated_once_a_token_is_out() -> None:
+async def test_a_lost_stream_goes_on_elsewhere_without_gap_or_repetition() -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool(failures=1, frames_first=1)
+    req = request()
+    assert await tokens(pipeline(prefill, decode), req) == OUTPUT
+    first, second = decode.requests
+    assert (first.generated, second.generated) == ((), OUTPUT[:1])
+    assert (first.max_tokens, second.max_tokens) == (3, 2)
+    assert second.avoid == {"d1"}
+    assert second.ticket is not None and second.ticket.ticket_id == "t2", "the prompt is prefilled again"
+    assert prefill.released == [], "the lost replica had read t1"
+    assert (req.trace.output_tokens, req.trace.attempts) == (3, 2)
+
+
+async def test_a_stream_may_be_lost_as_often_as_it_makes_progress() -> None:
+    decode = FakeDecodePool(failures=2, frames_first=1)
+    assert await tokens(pipeline(FakePrefillPool(), decode), request()) == OUTPUT
+    assert [leg.generated for leg in decode.requests] == [(), OUTPUT[:1], OUTPUT[:2]]
+    assert decode.requests[2].avoid == {"d1", "d2"}
+
+
+async def test_an_answer_that_is_bound_to_its_replica_ends_with_it() -> None:
     prefill, decode = FakePrefillPool(), FakeDecodePool(failures=1, frames_first=1)
     seen = []
-    with pytest.raises(HandoffFailedError):
-        async for frame in pipeline(prefill, decode).generate(request()):
+    with pytest.raises(HandoffFailedError, match="gone; the answer cannot be continued elsewhere: a seed"):
+        async for frame in pipeline(prefill, decode).generate(request(bound="a seed")):
             seen.extend(frame.deltas[0].token_ids)
     assert seen == [7]
     assert len(decode.requests) == 1
+
+
+async def test_a_bound_answer_is_repaired_before_its_first_token() -> None:
+    decode = FakeDecodePool(failures=1)
+    assert await tokens(pipeline(FakePrefillPool(), decode), request(bound="a seed")) == OUTPUT
+
+
+async def test_what_was_served_is_booked_and_the_slot_given_back() -> None:
+    admission = FakeAdmission()
+    pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, admission)
+    async with aclosing(pipe.generate(request())) as frames:
+        await anext(frames)
+        assert (admission.inside, admission.slots[0].tokens) == (1, 1)
+        assert [frame.finished async for frame in frames] == [False, True]
+    assert (admission.inside, admission.slots[0].tokens) == (0, 3)
+
+
+async def test_who_is_not_admitted_costs_nothing() -> None:
+    prefill = FakePrefillPool()
+    pipe = Pipeline({"m": Route(prefill, FakeDecodePool())}, FakeAdmission(closed=True))
+    with pytest.raises(OverloadedError, match="full"):
+        await tokens(pipe, request())
+    assert prefill.requests == []
 
 
 async def test_closing_the_stream_closes_the_decode_leg() -> None:
@@ -162,7 +245,7 @@ async def test_an_unknown_model_is_refused() -> None:
 async def test_an_early_choice_decodes_while_the_last_chunk_is_computed() -> None:
     prefill, decode = FakePrefillPool(), FakeDecodePool()
     req = request()
-    frames = Pipeline({"m": Route(prefill, decode)}, early=True).generate(req)
+    frames = pipeline(prefill, decode, early=True).generate(req)
     assert (await anext(frames)).deltas[0].token_ids == (OUTPUT[0],)
     assert prefill.early == "begun"
     assert decode.requests[0].ticket is not None and decode.requests[0].ticket.streamed
@@ -175,7 +258,7 @@ async def test_an_early_choice_decodes_while_the_last_chunk_is_computed() -> Non
 
 async def test_an_early_prefill_ends_with_its_request() -> None:
     prefill = FakePrefillPool()
-    frames = Pipeline({"m": Route(prefill, FakeDecodePool())}, early=True).generate(request())
+    frames = pipeline(prefill, FakeDecodePool(), early=True).generate(request())
     await anext(frames)
     await frames.aclose()
     assert prefill.early == "closed"
@@ -184,6 +267,6 @@ async def test_an_early_prefill_ends_with_its_request() -> None:
 async def test_an_early_prefill_that_fails_is_repaired() -> None:
     prefill, decode = FakePrefillPool(failures=1), FakeDecodePool()
     prefill.computed.set()
-    frames = Pipeline({"m": Route(prefill, decode)}, early=True).generate(request())
+    frames = pipeline(prefill, decode, early=True).generate(request())
     assert [frame.deltas[0].token_ids[0] async for frame in frames] == list(OUTPUT)
     assert len(prefill.requests) == 2

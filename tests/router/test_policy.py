@@ -1,75 +1,215 @@
 """Policies: the cheapest replica first, and why."""
 
-from heliostat.wire import Load
-from router.policy import POLICIES, Candidate, FewestQueuedTokens, LeastLoad
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from heliostat.wire import Role
+from router.policy import DEFAULTS, POLICIES, RANKS, Candidates, LegRequest, Policy
+
+FIGURES = (
+    "queued_tokens",
+    "prefill_rate",
+    "cached_tokens",
+    "running",
+    "waiting",
+    "max_running",
+    "context_tokens",
+    "free_kv_tokens",
+    "kv_tokens",
+    "step_base_ms",
+    "step_per_request_ms",
+    "step_per_token_ms",
+    "in_flight",
+    "age_s",
+)
 
 
-def candidate(
-    replica: str, *, queued: int = 0, running: int = 0, waiting: int = 0, kv_use: float = 0.0, sent: int = 0
-) -> Candidate:
-    load = Load(replica, running, waiting, queued, kv_use, sequence=1)
-    return Candidate(replica, load, in_flight=sent, in_flight_tokens=sent)
+def pool(count: int, resting: tuple[int, ...] = (), **figures: float | list[float]) -> Candidates:
+    """`count` replicas named 0, 1, 2 ...; a figure not given is 0, headroom without limit."""
+    columns = {name: np.zeros(count) for name in FIGURES} | {"free_kv_tokens": np.full(count, np.inf)}
+    for name, values in figures.items():
+        columns[name] = np.array(np.broadcast_to(np.asarray(values, float), count))
+    rests = np.isin(np.arange(count), resting)
+    return Candidates(names=tuple(str(i) for i in range(count)), resting=rests, **columns)
 
 
-def order(policy: FewestQueuedTokens | LeastLoad, *candidates: Candidate) -> list[str]:
-    return [choice.replica for choice in policy.rank(candidates)]
+def policy(name: str) -> Policy:
+    return POLICIES[name].make()
 
 
-def test_prefill_goes_where_fewest_prompt_tokens_wait() -> None:
-    one_long, many_short = (
-        candidate("one long", queued=900, running=1),
-        candidate("many", queued=40, running=8),
+def order(name: str, candidates: Candidates, request: LegRequest | None = None) -> list[int]:
+    return list(policy(name).rank(candidates, request or LegRequest(1000, 100)).indices)
+
+
+# All of them.
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("count", [0, 1, 2, 3, RANKS, RANKS + 1, 100])
+def test_every_policy_ranks_the_best_few_once_with_a_reason(name: str, count: int) -> None:
+    candidates = pool(
+        count, queued_tokens=[i % 7 for i in range(count)], running=[i % 5 for i in range(count)]
     )
-    assert order(FewestQueuedTokens(), one_long, many_short) == ["many", "one long"]
+    for draw in (0.0, 0.37, 0.999999):
+        ranking = policy(name).rank(candidates, LegRequest(100, 10, "session", draw))
+        assert len(set(ranking.indices)) == len(ranking.indices) == min(count, RANKS)
+        assert len(ranking.costs) == len(ranking.indices)
+        assert all(ranking.reason(rank) for rank in range(len(ranking.indices)))
 
 
-def test_prefill_counts_what_was_sent_since_the_last_report() -> None:
-    stale, honest = candidate("stale", queued=0, sent=500), candidate("honest", queued=100)
-    assert order(FewestQueuedTokens(), stale, honest) == ["honest", "stale"]
+@pytest.mark.parametrize("name", POLICIES)
+def test_replicas_that_rest_or_are_avoided_come_last_not_never(name: str) -> None:
+    for draw in (0.0, 0.5, 0.99):
+        request = LegRequest(1000, 100, "session", draw, frozenset({"0"}))
+        assert order(name, pool(4, resting=(2,)), request)[2:] == [2, 0]
 
 
-def test_decode_goes_where_fewest_requests_are() -> None:
-    busy, idle = candidate("busy", running=3, waiting=2), candidate("idle", running=4)
-    assert order(LeastLoad(), busy, idle) == ["idle", "busy"]
+@pytest.mark.parametrize("name", [n for n in POLICIES if n not in ("round_robin", "sticky_session")])
+def test_among_equals_the_draw_decides_evenly(name: str) -> None:
+    candidates = pool(20, running=[0, 1] * 10, in_flight=[0, 1] * 10, queued_tokens=[0, 900] * 10)
+    if name == "random":
+        candidates = pool(10)
+    first = Counter(order(name, candidates, LegRequest(10, 10, draw=i / 1000))[0] for i in range(1000))
+    if name == "power_of_two":
+        assert max(first.values()) < 150
+    else:
+        assert set(first.values()) == {100}
 
 
-def test_decode_breaks_ties_by_kv_use() -> None:
-    full, empty = candidate("full", running=2, kv_use=0.9), candidate("empty", running=2, kv_use=0.1)
-    assert order(LeastLoad(), full, empty) == ["empty", "full"]
+def test_each_role_has_a_default_that_is_for_it() -> None:
+    for role in Role:
+        assert role in POLICIES[DEFAULTS[role]].roles
 
 
-def test_decode_counts_what_was_sent_since_the_last_report() -> None:
-    assert order(LeastLoad(), candidate("a", sent=5), candidate("b", running=2)) == ["b", "a"]
+# Prefill.
 
 
-def test_a_replica_without_a_report_is_judged_by_the_own_count() -> None:
-    unknown = Candidate("new", None, in_flight=0, in_flight_tokens=0)
-    for policy in (LeastLoad(), FewestQueuedTokens()):
-        assert order(policy, candidate("known", running=1, queued=1), unknown) == ["new", "known"]
+def test_prefill_goes_where_the_wait_is_shortest_in_milliseconds() -> None:
+    candidates = pool(2, queued_tokens=[900, 500], prefill_rate=[10, 2])
+    assert order("time_to_kv", candidates) == [0, 1]
+    assert order("fewest_queued_tokens", candidates) == [1, 0]
 
 
-def test_equal_costs_keep_the_order_of_the_candidates() -> None:
-    for policy in POLICIES.values():
-        ranked = policy.rank([candidate("b"), candidate("a"), candidate("c")])
-        assert [choice.replica for choice in ranked] == ["b", "a", "c"]
+def test_a_cached_prefix_is_worth_what_it_takes_to_compute_and_no_more() -> None:
+    for queued, best in ((700, 0), (900, 1)):
+        candidates = pool(2, queued_tokens=[queued, 0], cached_tokens=[800, 0], prefill_rate=[10, 10])
+        assert order("time_to_kv", candidates)[0] == best
 
 
-def test_every_policy_ranks_every_candidate_once_with_a_reason() -> None:
-    candidates = [candidate(str(i), queued=i % 3, running=i % 4) for i in range(20)]
-    for policy in POLICIES.values():
-        choices = policy.rank(candidates)
-        assert sorted(choice.replica for choice in choices) == sorted(c.replica for c in candidates)
-        assert [choice.cost for choice in choices] == sorted(choice.cost for choice in choices)
-        assert all(choice.reason for choice in choices)
+def test_an_unknown_rate_is_a_typical_one() -> None:
+    candidates = pool(4, prefill_rate=[0, 5, 10, 10], queued_tokens=[100, 200, 50, 400])
+    assert order("time_to_kv", candidates) == [2, 0, 3, 1]
+    assert order("time_to_kv", pool(2, queued_tokens=[100, 50])) == [1, 0]
 
 
-def test_of_equals_the_replica_that_has_the_prompt_is_best() -> None:
-    empty = Candidate("empty", None, in_flight=0, in_flight_tokens=0)
-    computing = Candidate("computing", None, in_flight=1, in_flight_tokens=300, cached_tokens=300)
-    assert order(FewestQueuedTokens(), empty, computing) == ["computing", "empty"]
+def test_a_shared_prompt_makes_no_hot_spot() -> None:
+    """1000 requests with one system prompt, in virtual time, at 70 % of what the pool can do."""
+    replicas, rate, shared, own = 8, 10.0, 1024, 128
+    chooser, draw = policy("time_to_kv"), np.random.default_rng(0)
+    free_at, holds, count = np.zeros(replicas), np.zeros(replicas, bool), np.zeros(replicas)
+    latencies, now = [], 0.0
+    for _ in range(1000):
+        now += draw.exponential(own / rate / replicas / 0.7)
+        wait = np.maximum(free_at - now, 0)
+        candidates = pool(
+            replicas, queued_tokens=list(wait * rate), cached_tokens=list(holds * shared), prefill_rate=rate
+        )
+        best = chooser.rank(candidates, LegRequest(shared + own, draw=draw.random())).indices[0]
+        work = (own + shared * (not holds[best])) / rate
+        free_at[best] = max(free_at[best], now) + work
+        holds[best] = True
+        count[best] += 1
+        latencies.append(free_at[best] - now)
+    assert count.max() < 1.5 * count.mean()
+    assert np.percentile(latencies, 95) < 1.5 * (shared + own) / rate
 
 
-def test_a_prompt_that_is_there_does_not_outweigh_a_longer_queue() -> None:
-    empty = Candidate("empty", None, in_flight=0, in_flight_tokens=0)
-    busy = Candidate("busy", None, in_flight=3, in_flight_tokens=900, cached_tokens=300)
-    assert order(FewestQueuedTokens(), busy, empty) == ["empty", "busy"]
+# Decode.
+
+
+def steps(count: int, **figures: float | list[float]) -> Candidates:
+    return pool(
+        count, step_base_ms=10, step_per_request_ms=0.5, step_per_token_ms=0.001, kv_tokens=10_000, **figures
+    )
+
+
+def test_decode_goes_where_fewer_requests_and_less_context_are() -> None:
+    assert order("marginal_latency", steps(2, running=[8, 2], context_tokens=[800, 800])) == [1, 0]
+    assert order("marginal_latency", steps(2, running=[4, 4], context_tokens=[9000, 800])) == [1, 0]
+
+
+def test_a_slow_replica_gets_less_until_the_fast_ones_are_as_slow() -> None:
+    slow = {"step_base_ms": [40, 10], "step_per_request_ms": 0.5}
+    assert order("marginal_latency", pool(2, running=[0, 10], **slow))[0] == 1
+    assert order("marginal_latency", pool(2, running=[0, 60], **slow))[0] == 0
+
+
+def test_decode_waits_for_slots_and_headroom() -> None:
+    full = steps(2, running=[8, 10], waiting=[2, 0], max_running=[8, 64])
+    assert order("marginal_latency", full)[0] == 1
+    tight = steps(2, running=[2, 10], free_kv_tokens=[1099, 5000])
+    assert order("marginal_latency", tight)[0] == 1
+    roomy = steps(2, running=[2, 10], free_kv_tokens=[1100, 5000])
+    assert order("marginal_latency", roomy)[0] == 0
+
+
+def test_one_more_request_costs_those_already_there() -> None:
+    """Two replicas at the same TPOT: the one with fewer requests to slow down is better."""
+    candidates = pool(2, running=[40, 4], step_base_ms=[10, 28], step_per_request_ms=[0.5, 0.5])
+    assert order("marginal_latency", candidates)[0] == 1
+
+
+def test_a_tpot_target_outweighs_a_shorter_wait() -> None:
+    candidates = steps(2, running=[30, 16], waiting=[0, 16], max_running=[64, 16])
+    assert order("marginal_latency", candidates, LegRequest(100, 50))[0] == 0
+    assert order("marginal_latency", candidates, LegRequest(100, 50, tpot_target_ms=19.0))[0] == 1
+
+
+def test_without_history_decode_ranks_by_load() -> None:
+    assert order("marginal_latency", pool(3, running=[5, 0, 2])) == [1, 2, 0]
+
+
+def test_a_replica_without_history_is_a_typical_one() -> None:
+    candidates = pool(3, running=[4, 4, 1], step_base_ms=[10, 10, 0], step_per_request_ms=[1, 1, 0])
+    assert order("marginal_latency", candidates)[0] == 2
+    busy = pool(3, running=[4, 4, 9], step_base_ms=[10, 10, 0], step_per_request_ms=[1, 1, 0])
+    assert order("marginal_latency", busy)[2] == 2
+
+
+def test_least_load_counts_requests_and_breaks_ties_by_kv() -> None:
+    assert order("least_load", pool(2, running=[3, 4], waiting=[2, 0])) == [1, 0]
+    assert order("least_load", pool(2, running=2, kv_tokens=100, free_kv_tokens=[10, 90])) == [1, 0]
+
+
+# The others.
+
+
+def test_round_robin_takes_turns() -> None:
+    turns = policy("round_robin")
+    assert [turns.rank(pool(3), LegRequest(1)).indices[0] for _ in range(6)] == [0, 1, 2, 0, 1, 2]
+
+
+def test_least_requests_counts_its_own_alone() -> None:
+    assert order("least_requests", pool(2, in_flight=[2, 1], running=[0, 9])) == [1, 0]
+
+
+def test_power_of_two_takes_the_better_of_two_and_never_the_worst() -> None:
+    candidates = pool(10, running=[100] + [1] * 9)
+    first = Counter(order("power_of_two", candidates, LegRequest(1, draw=i / 997))[0] for i in range(997))
+    assert first[0] == 0
+    assert len(first) == 9
+
+
+def test_a_session_sticks_and_moves_only_when_its_replica_leaves() -> None:
+    sticky = policy("sticky_session")
+    sessions = [LegRequest(1, session=f"s{i}", draw=i / 200) for i in range(200)]
+    ten = pool(10)
+    homes = [sticky.rank(ten, session).indices[0] for session in sessions]
+    assert homes == [sticky.rank(ten, session).indices[0] for session in sessions]
+    assert len(set(homes)) == 10
+    nine = pool(9)
+    for session, home in zip(sessions, homes, strict=True):
+        if home != 9:
+            assert sticky.rank(nine, session).indices[0] == home

@@ -1,0 +1,270 @@
+"""A cluster in one process and in virtual time: the production router over `sim` engines.
+
+What Ray does in between (`deployments.pools`, `deployments.request_router`) is done here in a few lines: rank
+on the board, book what was chosen, call the replica, book its answer. A call takes `CALL_S` each way.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from deployments.engine import EngineConfig
+from deployments.sim_engine import SimEngine
+from heliostat.errors import LegFailedError
+from heliostat.spec import Family, Limits, Model, Pool, Replicas, SimTiming, Spec
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from router.admission import Admission, PoolFigures, Slot
+from router.pipeline import Admission as Door
+from router.pipeline import Pipeline, Route
+from router.policy import POLICIES, LegRequest, Policy
+from router.telemetry import TelemetryBoard
+
+CALL_S = 0.001
+BEAT_S = 0.1
+REPLICAS = 4
+TTFT_MS = 1000.0
+TPOT_MS = 25.0
+
+NO_HISTORY_TOKENS = 128
+"""As in admission."""
+
+
+class Choice(NamedTuple):
+    """What routes: a policy per role, and whether admission stands before the pools."""
+
+    prefill: str
+    decode: str
+    admission: bool = True
+
+
+def make_spec(models: tuple[str, ...]) -> Spec:
+    """One prefill module and one decode module under all models, so every figure is the routing's."""
+    prefill = Pool(
+        weights="prefill",
+        engine="sim",
+        replicas=Replicas(min=REPLICAS, max=REPLICAS),
+        sim=SimTiming(prefill_tokens_per_s=8000.0, kv_tokens=24_000),
+        ttft_ms=TTFT_MS,
+    )
+    decode = Pool(
+        weights="decode",
+        engine="sim",
+        replicas=Replicas(min=REPLICAS, max=REPLICAS),
+        sim=SimTiming(
+            step_ms=8.0, per_request_ms=0.25, per_kilotoken_ms=0.2, handoff_gib_per_s=10.0, kv_tokens=80_000
+        ),
+        max_running=28,  # so that a full batch is within the target
+        tpot_ms=TPOT_MS,
+    )
+    limits = Limits(queue_s=10.0)
+    return Spec(
+        family=Family(base="sim"),
+        prefill={"p": prefill},
+        decode={"d": decode},
+        models={model: Model(prefill="p", decode="d", limits=limits) for model in models},
+    )
+
+
+class SimPool:
+    """One pool as one router sees it: `router.pipeline.PrefillPool` and `DecodePool`."""
+
+    def __init__(
+        self, engines: Mapping[str, SimEngine], policy: Policy, board: TelemetryBoard, draw: random.Random
+    ) -> None:
+        self._engines = engines
+        self._names = tuple(engines)
+        self._policy = policy
+        self._board = board
+        self._draw = draw
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its replicas, always the same object (`TelemetryBoard.candidates`)."""
+        return self._names
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        num_tokens = len(request.token_ids)
+        hashes = self._board.hashes(self._names, request.token_ids)
+        candidates = self._board.candidates(self._names, hashes, num_tokens)
+        leg = LegRequest(
+            num_tokens,
+            session=request.session,
+            draw=self._draw.random(),
+            avoid=request.avoid,
+            ttft_target_ms=TTFT_MS,
+        )
+        best = self._policy.rank(candidates, leg).indices[0]
+        replica = self._names[best]
+        with self._call(request.request_id, replica, num_tokens - int(candidates.cached_tokens[best])):
+            self._board.holds(replica, hashes)
+            await asyncio.sleep(CALL_S)
+            result = await self._engines[replica].prefill(request)
+            await asyncio.sleep(CALL_S)
+            self._board.observe(result.load)
+        return result
+
+    async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        yield await self.prefill(request)
+
+    async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        num_tokens = len(request.token_ids) + len(request.generated)
+        leg = LegRequest(
+            num_tokens,
+            request.expected_tokens,
+            request.session,
+            self._draw.random(),
+            request.avoid,
+            tpot_target_ms=TPOT_MS,
+        )
+        best = self._policy.rank(self._board.candidates(self._names, (), num_tokens), leg).indices[0]
+        replica = self._names[best]
+        seen: Load | None = None
+        with self._call(request.request_id, replica, num_tokens, num_tokens + request.expected_tokens):
+            await asyncio.sleep(CALL_S)
+            async with aclosing(self._engines[replica].decode(request)) as frames:
+                async for frame in frames:
+                    if frame.load is not seen:
+                        seen = frame.load
+                        self._board.observe(seen)
+                    yield frame
+
+    async def release(self, ticket: Ticket) -> None:
+        if engine := self._engines.get(ticket.owner):
+            await engine.release(ticket.ticket_id)
+
+    @contextmanager
+    def _call(self, leg_id: str, replica: str, num_tokens: int, kv_tokens: int = 0) -> Iterator[None]:
+        """Books one leg on the board, from its choice to its end."""
+        self._board.chosen(leg_id, leg_id, replica, num_tokens, kv_tokens)
+        self._board.sent(leg_id, leg_id, replica, num_tokens, kv_tokens)
+        try:
+            yield
+            self._board.succeeded(replica)
+        except LegFailedError as error:
+            if error.replica:
+                self._board.failed(error.replica, lost=error.lost)
+            raise
+        finally:
+            self._board.ended(leg_id)
+            self._board.left(leg_id)
+
+
+class OpenDoor:
+    """No admission: whoever comes goes on to the pools."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, tuple[int, int]] = {}
+
+    @asynccontextmanager
+    async def slot(
+        self,
+        model: str,
+        prompt_tokens: int,
+        max_tokens: int,
+        priority: int = 0,
+        deadline_s: float | None = None,
+    ) -> AsyncGenerator[Slot, None]:
+        slot = Slot(model, "d", prompt_tokens, self.expected_tokens(model, max_tokens), _count)
+        yield slot
+        number, tokens = self._means.get(model, (0, 0))
+        self._means[model] = (number + 1, tokens + slot.output_tokens)
+
+    def expected_tokens(self, model: str, max_tokens: int) -> int:
+        number, tokens = self._means.get(model, (0, 0))
+        return min(tokens // number if number else NO_HISTORY_TOKENS, max_tokens)
+
+
+def _count(slot: Slot, tokens: int) -> None:
+    slot.output_tokens += tokens
+
+
+class _BoardCapacity:
+    """`router.admission.PoolCapacity` over the board."""
+
+    def __init__(self, board: TelemetryBoard, pools: Mapping[tuple[Role, str], SimPool]) -> None:
+        self._board = board
+        self._pools = pools
+
+    def slots(self, role: Role, pool: str) -> PoolFigures:
+        figures = self._board.figures(self._pools[role, pool].names)
+        return PoolFigures(
+            figures.replicas,
+            figures.fresh,
+            figures.slots,
+            figures.running + figures.waiting,
+            figures.free_kv_tokens,
+            figures.prefill_wait_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RouterProcess:
+    """One router replica: a board, a door and a pipeline of its own."""
+
+    board: TelemetryBoard
+    pipeline: Pipeline
+    admission: Admission | None
+
+
+class SimCluster:
+    """Engines, and so many routers over them that do not see each other. Made on a running loop."""
+
+    def __init__(self, spec: Spec, choice: Choice, *, routers: int, slow: float, seed: int) -> None:
+        self.engines = {key: self._replicas(spec, *key, pool, slow) for key, pool in spec.pools().items()}
+        self.routers = [self._router(spec, choice, routers, f"{seed} {number}") for number in range(routers)]
+
+    @staticmethod
+    def _replicas(spec: Spec, role: Role, name: str, pool: Pool, slow: float) -> dict[str, SimEngine]:
+        now = asyncio.get_running_loop().time
+        engines = {}
+        for number in range(pool.replicas.max):
+            faults = {"faults": {"slow": slow if number == 0 else 1.0}}
+            replica = f"{role}.{name}#{number}"
+            config = EngineConfig(
+                role, name, pool.model_copy(update={"engine_args": faults}), spec.family, spec.transfer,
+                Path(), pool.weights, replica, replica,
+            )  # fmt: skip
+            engines[replica] = SimEngine(config, clock=now)
+        return engines
+
+    def _router(self, spec: Spec, choice: Choice, routers: int, seed: str) -> RouterProcess:
+        now = asyncio.get_running_loop().time
+        board = TelemetryBoard(clock=now)
+        names = {Role.PREFILL: choice.prefill, Role.DECODE: choice.decode}
+        pools = {
+            (role, name): SimPool(
+                engines, POLICIES[names[role]].make(), board, random.Random(f"{role} {name} {seed}")
+            )
+            for (role, name), engines in self.engines.items()
+        }
+        routes = {
+            model: Route(pools[Role.PREFILL, entry.prefill], pools[Role.DECODE, entry.decode])
+            for model, entry in spec.models.items()
+        }
+        self._report(board)
+        admission = Admission(spec, _BoardCapacity(board, pools), now, routers) if choice.admission else None
+        door: Door = admission or OpenDoor()
+        return RouterProcess(board, Pipeline(routes, door, clock=now), admission)
+
+    def _report(self, board: TelemetryBoard) -> None:
+        for engines in self.engines.values():
+            for engine in engines.values():
+                board.observe(engine.load())
+
+    async def beat(self) -> None:
+        """Every replica tells every router, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            for router in self.routers:
+                self._report(router.board)
+                if router.admission is not None:
+                    router.admission.pump()
+
+    @property
+    def preempted(self) -> int:
+        """Requests that a decode replica had to put back."""
+        return sum(engine.preempted for engines in self.engines.values() for engine in engines.values())

@@ -1,0 +1,60 @@
+"""How Ray Serve runs under us: HAProxy as the front door, and its throughput mode.
+
+Serve reads these variables when it is imported, in this process and in every process of the Ray that it
+starts, so they must be set before the first `import ray.serve`. What the operator has set stays.
+"""
+
+import atexit
+import os
+import resource
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+MAX_CONNECTIONS = 16_384
+"""Open client connections of one HAProxy; Serve's own default, 4096, is what one busy agent fleet opens."""
+
+FILES_PER_CONNECTION = 2.6
+"""HAProxy refuses to start when it may not open so many files (2.5 each, and a few of its own)."""
+
+
+def set_serve_environment() -> None:
+    """Defaults for a Serve on this host; each run has files and ports of its own, so two can run at once."""
+    # Serve appends 58 characters, and a Unix socket's path has 97 at most.
+    folder = Path(tempfile.mkdtemp(prefix="hap-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    stats_port, metrics_port = _free_ports(2)
+    defaults = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, (os.cpu_count() or 1) // 4)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        # HAProxy stops sending to a router that leaves; waiting 30 s more would only delay Ctrl-C.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def _max_connections() -> int:
+    """As many as this process's limit of open files allows."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, int(limit / FILES_PER_CONNECTION))
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

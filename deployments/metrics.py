@@ -1,0 +1,215 @@
+"""A router's figures as Ray metrics, which Prometheus collects: `ray_heliostat_…`.
+
+Tags are model, pool, role, outcome and stage, and their values come from the spec and from enums alone. Whoever
+owns a `Metrics` calls `publish` once a second: a request itself costs no call into Ray.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from deployments.metric_kinds import (
+    CounterMetric,
+    GaugeMetric,
+    HistogramMetric,
+    MetricKinds,
+    RayMetrics,
+    Tags,
+)
+from heliostat.spec import Spec
+from heliostat.wire import Role
+from router.accounts import Accounts, Figures, Stage
+from router.admission import ModelCounts, PoolCapacity, PoolFigures
+from router.histogram import BOUNDS_MS, Histogram, bucket
+from router.loop_watch import LoopWatch
+
+
+class AdmissionCounts(Protocol):
+    """What is read of `router.admission.Admission`."""
+
+    def counts(self, model: str) -> ModelCounts:
+        """Its numbers."""
+
+
+class _Amount(NamedTuple):
+    name: str
+    description: str
+    read: Callable[[Figures], float]
+
+
+AMOUNTS = (
+    _Amount("prompt_tokens_total", "Prompt tokens whose prefill ended.", lambda f: f.prompt_tokens),
+    _Amount("cached_tokens_total", "Prompt tokens found in a prefix cache.", lambda f: f.cached_tokens),
+    _Amount(
+        "cross_model_cached_tokens_total",
+        "Prompt tokens found in a prefix cache because another model had brought them.",
+        lambda f: f.cross_model_tokens,
+    ),
+    _Amount("output_tokens_total", "Tokens sent to clients.", lambda f: f.output_tokens),
+    _Amount("decode_slot_seconds_total", "Time in decode slots.", lambda f: f.decode_slot_s),
+    _Amount("kv_byte_seconds_total", "KV held in decode slots, times time.", lambda f: f.kv_byte_s),
+    _Amount("transfer_bytes_total", "KV moved by handoffs.", lambda f: f.transfer_bytes),
+    _Amount("failovers_total", "Attempts beyond the first.", lambda f: f.failovers),
+)
+"""Exported twice: `heliostat_…` for each model, `heliostat_pool_…` for all models of a pool."""
+
+STAGE_ROLE = {
+    Stage.ADMIT: Role.DECODE,  # slots are those of the decode pool
+    Stage.PREFILL: Role.PREFILL,
+    Stage.HANDOFF: Role.DECODE,
+    Stage.DECODE: Role.DECODE,
+    Stage.TTFT: Role.PREFILL,  # where the spec has its target
+    Stage.TPOT: Role.DECODE,
+    Stage.E2E: Role.DECODE,
+}
+"""The pool that a stage is counted for: one each, so that sums over pools and over models are the same."""
+
+
+class _PoolGauge(NamedTuple):
+    name: str
+    description: str
+    read: Callable[[PoolFigures], float]
+
+
+POOL_GAUGES = (
+    _PoolGauge("replicas", "Replicas of the pool.", lambda f: f.replicas),
+    _PoolGauge("fresh_replicas", "Replicas whose last reading is not stale.", lambda f: f.fresh),
+    _PoolGauge("slots", "Requests that fresh replicas run at a time.", lambda f: f.slots),
+    _PoolGauge("running_requests", "Requests in fresh replicas.", lambda f: f.running),
+    _PoolGauge("free_kv_tokens", "KV space left in fresh replicas.", lambda f: f.free_kv_tokens),
+    _PoolGauge(
+        "prefill_wait_seconds",
+        "The shortest wait before a prefill begins.",
+        lambda f: f.prefill_wait_ms / 1000,
+    ),
+)
+"""Each router's view of the pool telemetry. Infinite is a value, too (+Inf): no limit, or nobody answers."""
+
+
+class _Increments:
+    """A Ray counter under a sum that grows: what came since the last time is added, once."""
+
+    def __init__(self, counter: CounterMetric) -> None:
+        self._counter = counter
+        self._told: dict[tuple[str, ...], float] = {}
+
+    def grown_to(self, value: float, tags: Tags) -> None:
+        key = tuple(tags.values())
+        told = self._told.get(key, 0.0)
+        if value > told:  # Ray refuses to add nothing
+            self._told[key] = value
+            self._counter.inc(value - told, tags)
+
+
+class _Observations:
+    """A Ray histogram under one of ours, in seconds.
+
+    New values are observed as the middle of their bucket: Ray itself tells its agent no more than that.
+    """
+
+    def __init__(self, histogram: HistogramMetric) -> None:
+        self._histogram = histogram
+        self._told: dict[tuple[str, ...], list[int]] = {}
+
+    def grown_to(self, histogram: Histogram, tags: Tags) -> None:
+        key = tuple(tags.values())
+        counts = histogram.counts.copy()
+        told = self._told.get(key)
+        if counts == told:
+            return
+        self._told[key] = counts
+        for index, count in enumerate(counts):
+            low, high = bucket(index)
+            # The last bucket has no middle, and its lower bound belongs to the one before.
+            value = (low + high) / 2000 if high > low else low / 500
+            for _ in range(count - (told[index] if told else 0)):
+                self._histogram.observe(value, tags)
+
+
+class Metrics:
+    """All metrics of one router."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        accounts: Accounts,
+        admission: AdmissionCounts,
+        pools: PoolCapacity,
+        loop_watch: LoopWatch,
+        kinds: MetricKinds | None = None,
+    ) -> None:
+        kinds = kinds or RayMetrics()
+        self._spec, self._accounts, self._admission = spec, accounts, admission
+        self._pools, self._loop_watch = pools, loop_watch
+        seconds = [round(bound / 1000, 7) for bound in BOUNDS_MS]
+
+        def counter(name: str, description: str, *tag_keys: str) -> _Increments:
+            return _Increments(kinds.counter(f"heliostat_{name}", description, tag_keys))
+
+        def gauge(name: str, description: str, *tag_keys: str) -> GaugeMetric:
+            return kinds.gauge(f"heliostat_{name}", description, tag_keys)
+
+        def histogram(name: str, description: str, *tag_keys: str) -> _Observations:
+            return _Observations(kinds.histogram(f"heliostat_{name}", description, seconds, tag_keys))
+
+        ended = "Requests that are over."
+        self._requests = counter("requests_total", ended, "model", "outcome")
+        self._pool_requests = counter("pool_requests_total", ended, "role", "pool", "outcome")
+        self._amounts = [
+            (
+                amount.read,
+                counter(amount.name, amount.description, "model"),
+                counter(f"pool_{amount.name}", amount.description, "role", "pool"),
+            )
+            for amount in AMOUNTS
+        ]
+        self._stages = histogram(
+            "stage_seconds", "Parts of a request's time.", "model", "role", "pool", "stage"
+        )
+        self._pool_gauges = [
+            (entry.read, gauge(f"pool_{entry.name}", entry.description, "role", "pool"))
+            for entry in POOL_GAUGES
+        ]
+        self._queued = gauge("admission_queued_requests", "Requests that wait for a slot.", "model")
+        self._running = gauge("admission_running_requests", "Requests that hold a slot.", "model")
+        self._admitted = counter("admission_admitted_total", "Slots granted.", "model")
+        self._left = counter("admission_cancelled_total", "Requests that left the queue.", "model")
+        self._refused = counter(
+            "admission_refused_total", "Requests refused; the outcome is the limit.", "model", "outcome"
+        )
+        self._stalls = histogram("event_loop_stall_seconds", "How late the event loop runs a timer.")
+        self._stall_p99 = gauge("event_loop_stall_p99_seconds", "The same, p99 of the last 30 s.")
+
+    def publish(self) -> None:
+        """Tell Ray what is new. From one thread at a time, which need not be the event loop's."""
+        for model in self._spec.models:
+            self._publish_model(model)
+        for role, pool in self._spec.pools():
+            tags = {"role": role.value, "pool": pool}
+            figures = self._accounts.pool(role, pool)
+            for outcome, count in figures.requests.items():
+                self._pool_requests.grown_to(count, {**tags, "outcome": outcome.value})
+            for read, _, by_pool in self._amounts:
+                by_pool.grown_to(read(figures), tags)
+            seen = self._pools.slots(role, pool)
+            for read_pool, gauge in self._pool_gauges:
+                gauge.set(read_pool(seen), tags)
+        self._stalls.grown_to(self._loop_watch.stalls, {})
+        self._stall_p99.set(self._loop_watch.p99_ms() / 1000, {})
+
+    def _publish_model(self, model: str) -> None:
+        tags, figures, route = {"model": model}, self._accounts.model(model), self._spec.models[model]
+        for outcome, count in figures.requests.items():
+            self._requests.grown_to(count, {**tags, "outcome": outcome.value})
+        for read, by_model, _ in self._amounts:
+            by_model.grown_to(read(figures), tags)
+        for stage, histogram in figures.stages.items():
+            role = STAGE_ROLE[stage]
+            pool = route.prefill if role is Role.PREFILL else route.decode
+            self._stages.grown_to(histogram, {**tags, "role": role.value, "pool": pool, "stage": stage.value})
+        counts = self._admission.counts(model)
+        self._queued.set(counts.queued, tags)
+        self._running.set(counts.running, tags)
+        self._admitted.grown_to(counts.admitted, tags)
+        self._left.grown_to(counts.cancelled, tags)
+        for reason, count in counts.refused.items():
+            self._refused.grown_to(count, {**tags, "outcome": reason.value})

@@ -1,0 +1,176 @@
+"""The prefill half of a `sim` engine: one prompt at a time, a prefix cache, tickets with leases."""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from deployments.engine import EngineConfig
+from deployments.step_clock import PrefillRate
+from heliostat.errors import PrefillFailedError
+from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
+from kvtransfer.handoff import digest_tokens
+
+BLOCK_TOKENS = 32
+"""Tokens per block of the prefix cache."""
+
+KV_BYTES_PER_TOKEN = 2 * 36 * 8 * 128 * 2
+"""Of Qwen3-8B in bfloat16: keys and values, 36 layers, 8 KV heads of 128 numbers, two bytes each."""
+
+
+class PrefixCache:
+    """Which blocks of prompts are in memory, least recently used out first."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self._room = num_blocks
+        self._blocks: OrderedDict[int, None] = OrderedDict()
+
+    def matched(self, blocks: Sequence[int]) -> int:
+        """How many of these blocks, from the first one on, are here."""
+        found = 0
+        for block in blocks:
+            if block not in self._blocks:
+                break
+            self._blocks.move_to_end(block)
+            found += 1
+        return found
+
+    def add(self, blocks: Sequence[int]) -> None:
+        """These have been computed. Leading blocks go last: without them the others are of no use."""
+        for block in reversed(blocks):
+            self._blocks[block] = None
+            self._blocks.move_to_end(block)
+        while len(self._blocks) > self._room:
+            self._blocks.popitem(last=False)
+
+
+def chain(token_ids: Sequence[int]) -> list[int]:
+    """One hash per block, over all tokens up to its end.
+
+    The last, partly filled one is found again by the very same prompt only, which needs no computing then.
+    """
+    hashes: list[int] = []
+    parent = 0
+    for start in range(0, len(token_ids), BLOCK_TOKENS):
+        # Of numbers alone, so it is the same in every process.
+        parent = hash((parent, *token_ids[start : start + BLOCK_TOKENS]))
+        hashes.append(parent)
+    return hashes
+
+
+class SimPrefill:
+    """Prompts are computed in the order in which they came."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        slow: float,
+        fail_containing: int | None,
+        sleep: Callable[[float], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._tokens_per_s = config.pool.sim.prefill_tokens_per_s / slow
+        self._fail_containing = fail_containing
+        self._sleep = sleep
+        self._clock = clock
+        self._cache = PrefixCache(config.pool.sim.kv_tokens // BLOCK_TOKENS)
+        self._rate = PrefillRate()
+        self._turn = asyncio.Lock()
+        self._computing_tokens = 0
+        self._queued_prompt_tokens = 0
+        self._shares: Counter[str] = Counter()
+        self._leases: dict[str, float] = {}
+        self._tickets = 0
+        self._sequence = 0
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        """Raises PrefillFailedError."""
+        blocks = chain(request.token_ids)
+        num_tokens = len(request.token_ids)
+        with self._accepted(request.model, num_tokens - self._cached_tokens(blocks, num_tokens)):
+            async with self._turn:
+                if self._fail_containing is not None and self._fail_containing in request.token_ids:
+                    replica = self._config.replica
+                    raise PrefillFailedError(f"{replica}: the prefill failed on purpose", replica)
+                # Looked up again: a prompt that was computed meanwhile may have begun alike.
+                cached = self._cached_tokens(blocks, num_tokens)
+                await self._compute(num_tokens - cached, num_tokens)
+                self._cache.add(blocks)
+        return PrefillResult(self._ticket(request), self.load(), cached, 0.0)
+
+    def _cached_tokens(self, blocks: Sequence[int], num_tokens: int) -> int:
+        return min(self._cache.matched(blocks) * BLOCK_TOKENS, num_tokens)
+
+    @contextmanager
+    def _accepted(self, model: str, uncached_tokens: int) -> Iterator[None]:
+        self._queued_prompt_tokens += uncached_tokens
+        self._shares[model] += 1
+        try:
+            yield
+        finally:
+            self._queued_prompt_tokens -= uncached_tokens
+            self._shares[model] -= 1
+            if not self._shares[model]:
+                del self._shares[model]
+
+    async def _compute(self, uncached_tokens: int, num_tokens: int) -> None:
+        if not self._tokens_per_s or not uncached_tokens:
+            return
+        now = asyncio.get_running_loop().time
+        begin = now()
+        self._computing_tokens = num_tokens
+        try:
+            await self._sleep(uncached_tokens / self._tokens_per_s)
+        finally:
+            self._computing_tokens = 0
+        self._rate.observe(uncached_tokens, (now() - begin) * 1e3)
+
+    def _ticket(self, request: PrefillRequest) -> Ticket:
+        self._tickets += 1
+        ticket_id = f"{self._config.owner}-{self._tickets}"
+        num_tokens = len(request.token_ids)
+        expires_at_s = self._leases[ticket_id] = self._clock() + self._config.transfer.lease_s
+        return Ticket(
+            ticket_id=ticket_id,
+            transport=self._config.transfer.transport,
+            address=self._config.replica,
+            domain=self._config.domain,
+            prefix_digest=digest_tokens(request.token_ids),
+            num_tokens=num_tokens,
+            num_blocks=-(-num_tokens // BLOCK_TOKENS),
+            num_bytes=num_tokens * KV_BYTES_PER_TOKEN,
+            owner=self._config.replica,
+            expires_at_s=expires_at_s,
+        )
+
+    def release(self, ticket_id: str) -> bool:
+        """True if there was such a ticket."""
+        return self._leases.pop(ticket_id, None) is not None
+
+    def sweep(self) -> None:
+        """Forget tickets whose lease has ended; those that were read end the same way."""
+        now = self._clock()
+        # In the order of their leases, which are all equally long.
+        while self._leases and next(iter(self._leases.values())) < now:
+            del self._leases[next(iter(self._leases))]
+
+    def load(self) -> Load:
+        """What is queued and being computed."""
+        self._sequence += 1
+        inside = self._shares.total()
+        running = 1 if self._computing_tokens else 0
+        return Load(
+            replica=self._config.replica,
+            running=running,
+            waiting=inside - running,
+            queued_prompt_tokens=self._queued_prompt_tokens,
+            kv_use=min(1.0, self._computing_tokens / self._config.pool.sim.kv_tokens),
+            sequence=self._sequence,
+            max_running=self._config.pool.max_running,
+            kv_tokens=self._config.pool.sim.kv_tokens,
+            prefill_tokens_per_s=self._rate.tokens_per_s,
+            shares=tuple(self._shares.items()),
+            domain=self._config.domain,
+        )

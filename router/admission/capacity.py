@@ -1,0 +1,123 @@
+"""What a pool can take, as telemetry says it, and as this router may use it."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from heliostat.wire import Role
+from router.admission.slot import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """One pool at the last beat, over all routers.
+
+    `fresh` of the `replicas` have a reading that is not stale; the others add nothing to the rest, so they
+    count as full. `slots` is how many requests they run at a time (the sum of max_running), `running` how
+    many they hold by estimate, running or waiting. `free_kv_tokens` is KV space in tokens, infinite when no
+    replica says. `prefill_wait_ms` is the shortest wait before a prefill begins.
+    """
+
+    replicas: int = 0
+    fresh: int = 0
+    slots: float = 0.0
+    running: float = 0.0
+    free_kv_tokens: float = math.inf
+    prefill_wait_ms: float = 0.0
+
+
+class PoolCapacity(Protocol):
+    """Where admission gets its figures. It answers from memory, without waiting."""
+
+    def slots(self, role: Role, pool: str) -> PoolFigures:
+        """The figures of a pool of the spec."""
+
+
+class SlotLedger:
+    """How many slots and how much KV of one decode pool this router may still hand out.
+
+    A pool without replicas, or whose replicas have never reported, takes any number: the pipeline finds
+    out, and says so at once, where a queue would only time out.
+
+    Figures are read on beats alone. At a beat, whatever runs in the pool and is not ours is the other
+    routers', and of what is free each of R routers may take an Rth (rounded up) until the next beat. So
+    our own slots are counted exactly, those of others as they were one beat ago. R routers that round up
+    or read at different moments can hand out a few slots too many: those requests wait in a replica.
+
+    A slot is held from before the prefill, so telemetry does not see it at once. It counts as seen from
+    the first beat after its first token. Until then it claims its prompt and its expected output from
+    the free KV; after that, the part of its expected output that has not come. KV is the pool's sum: whether
+    one replica has it in one piece is the decode policy's affair.
+    """
+
+    def __init__(self, routers: int) -> None:
+        self._routers = routers
+        self._known = False
+        self._limit = 0.0
+        self._free_kv = math.inf
+        self._claimed = 0
+        self._seen = 0
+        self._others = 0.0
+        self._begun: set[Slot] = set()
+        self._held: set[Slot] = set()
+
+    @property
+    def held(self) -> int:
+        """Slots that this router holds."""
+        return len(self._held)
+
+    @property
+    def limit(self) -> float | None:
+        """Slots that this router may hold at a time until the next beat; None: nobody knows yet."""
+        return self._limit if self._known else None
+
+    def beat(self, figures: PoolFigures) -> None:
+        """New figures."""
+        for slot in self._begun:
+            self._seen += 1
+            self._claimed -= slot.claim
+            slot.seen = True
+            self._claimed += slot.claim
+        self._begun.clear()
+        self._others = max(0.0, figures.running - self._seen)
+        free = figures.slots - self._others - self.held
+        self._known = figures.replicas > 0 and (self._known or figures.fresh > 0)
+        part = free if free < 0 or math.isinf(free) else math.ceil(math.floor(free) / self._routers)
+        self._limit = self.held + part
+        self._free_kv = figures.free_kv_tokens
+
+    def free_slots(self) -> float:
+        """Slots that this router may hand out now, not below 0; infinite when nobody knows."""
+        return max(0.0, self._limit - self.held) if self._known else math.inf
+
+    def fits(self, tokens: int) -> bool:
+        """Whether there is KV for so many tokens. An empty pool takes any request: waiting frees nothing."""
+        if not self._known or not (self.held or self._others):
+            return True
+        return tokens <= self._free_kv - self._claimed
+
+    def take(self, slot: Slot) -> None:
+        """The slot is handed out."""
+        self._held.add(slot)
+        self._claimed += slot.claim
+
+    def serve(self, slot: Slot, tokens: int) -> None:
+        """New output tokens of a slot that is held."""
+        self._claimed -= slot.claim
+        slot.output_tokens += tokens
+        self._claimed += slot.claim
+        if not slot.seen:
+            self._begun.add(slot)
+
+    def holds(self, slot: Slot) -> bool:
+        """Whether the slot is out."""
+        return slot in self._held
+
+    def give_back(self, slot: Slot) -> None:
+        """The request is over. Its KV is free at once, not only from the next reading on."""
+        self._held.remove(slot)
+        self._claimed -= slot.claim
+        self._begun.discard(slot)
+        if slot.seen:
+            self._seen -= 1
+            self._free_kv += slot.prompt_tokens + slot.output_tokens

@@ -1,0 +1,120 @@
+"""The messages of the channel and their form on the wire: four bytes of length, then msgpack.
+
+Decoded into these types and nothing else (`msgspec`): what comes from the network is never unpickled.
+A connection begins with a `Hello`; everything after it is a `Batch`, at most one per engine step.
+"""
+
+import struct
+from typing import Final
+
+import msgspec
+
+from heliostat.errors import HeliostatError
+from heliostat.wire import Load, TokenDelta, TokenFrame, TokenLogprobs
+
+MAX_MESSAGE: Final = 64 * 2**20
+"""Bytes; a longer message is no message of ours."""
+
+_LENGTH: Final = struct.Struct("!I")
+
+
+class Delta(msgspec.Struct, array_like=True, frozen=True):
+    """`heliostat.wire.TokenDelta`, field by field."""
+
+    index: int
+    token_ids: tuple[int, ...]
+    logprobs: tuple[tuple[tuple[int, float, int | None], ...], ...] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """New tokens of one stream. `total` counts the leg's tokens so far, these included: a loss shows."""
+
+    stream: int
+    total: int
+    deltas: tuple[Delta, ...]
+    finished: bool = False
+    load_ms: float | None = None
+
+
+class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """What one engine step produced for one router, and the replica's load after it."""
+
+    load: Load
+    frames: tuple[Frame, ...] = ()
+
+
+class Hello(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Who calls; `secret` came through Ray, so whoever knows it is one of ours."""
+
+    secret: str
+    replica: str
+
+
+Message = Hello | Batch
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(Message)
+
+
+class ChannelError(HeliostatError):
+    """Bytes on a channel that are no message."""
+
+
+def encode(message: Message) -> bytes:
+    """One message with its length in front."""
+    body = _encoder.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Splitter:
+    """Bytes as they arrive, cut into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete now. Raises ChannelError."""
+        buffer = self._buffer
+        buffer += data
+        messages: list[Message] = []
+        start = 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > MAX_MESSAGE:
+                raise ChannelError(f"a message of {length} bytes")
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            try:
+                messages.append(_decoder.decode(memoryview(buffer)[start + _LENGTH.size : end]))
+            except msgspec.DecodeError as error:
+                raise ChannelError(str(error)) from error
+            start = end
+        del buffer[:start]
+        return messages
+
+
+def to_frame(stream: int, total: int, frame: TokenFrame) -> Frame:
+    """A token frame as it travels; its load travels once per batch."""
+    return Frame(stream, total, tuple(map(_to_delta, frame.deltas)), frame.finished, frame.load_ms)
+
+
+def from_frame(frame: Frame, load: Load) -> TokenFrame:
+    """The other way round."""
+    return TokenFrame(tuple(map(_from_delta, frame.deltas)), frame.finished, load, frame.load_ms)
+
+
+def _to_delta(delta: TokenDelta) -> Delta:
+    logprobs = None
+    if delta.logprobs is not None:
+        logprobs = tuple(position.entries for position in delta.logprobs)
+    return Delta(delta.index, delta.token_ids, logprobs, delta.finish_reason, delta.stop_reason)
+
+
+def _from_delta(delta: Delta) -> TokenDelta:
+    logprobs = None
+    if delta.logprobs is not None:
+        logprobs = tuple(map(TokenLogprobs, delta.logprobs))
+    return TokenDelta(delta.index, delta.token_ids, logprobs, delta.finish_reason, delta.stop_reason)

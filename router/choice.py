@@ -1,0 +1,79 @@
+"""One decision: hash the prompt, read the board, ask the policy, book the choice; all in this process."""
+
+from collections.abc import Callable
+
+from heliostat.wire import DecodeRequest, PrefillRequest
+from router.policy import LegRequest, Policy
+from router.telemetry import TelemetryBoard
+
+DEFAULT_OUTPUT = 256
+"""Output tokens expected of a model without history."""
+
+SESSION_TOKENS = 256
+"""Turns of a conversation begin alike; so much of the prompt stands for the session."""
+
+Leg = PrefillRequest | DecodeRequest
+
+
+class Chooser:
+    """Chooses replicas of one pool. `draw` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        board: TelemetryBoard,
+        policy: Policy,
+        draw: Callable[[], float],
+        *,
+        tpot_target_ms: float = 0.0,
+        ttft_target_ms: float = 0.0,
+    ) -> None:
+        self._board = board
+        self._policy = policy
+        self._draw = draw
+        self._tpot_target_ms = tpot_target_ms
+        self._ttft_target_ms = ttft_target_ms
+
+    def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
+        """The best replicas, by index; the call is booked on the first of them from now on.
+
+        Not only once the replica has accepted: the next request of a burst is ranked before that. Pass
+        the same tuple as long as the pool is the same. A call that carries no leg is ranked, not booked.
+        """
+        if leg is None:
+            candidates = self._board.candidates(replicas)
+            return self._policy.rank(candidates, LegRequest(0, draw=self._draw())).indices
+        # A decode pool holds no prompts: its replicas read them.
+        hashes = self._board.hashes(replicas, leg.token_ids) if isinstance(leg, PrefillRequest) else ()
+        num_tokens, output = leg_tokens(leg)
+        candidates = self._board.candidates(replicas, hashes, num_tokens)
+        ranking = self._policy.rank(
+            candidates,
+            LegRequest(
+                num_tokens,
+                output,
+                f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}",
+                self._draw(),
+                leg.avoid,
+                self._tpot_target_ms,
+                self._ttft_target_ms,
+            ),
+        )
+        if ranking.indices:
+            best = ranking.indices[0]
+            new_tokens = num_tokens - int(candidates.cached_tokens[best])
+            self._board.chosen(call_id, leg.request_id, replicas[best], new_tokens, num_tokens + output)
+            self._board.holds(replicas[best], hashes)
+        return ranking.indices
+
+    def sent(self, replica: str, call_id: str, leg: Leg) -> None:
+        """The replica has taken the call; Serve may have gone on to another than the first."""
+        num_tokens, output = leg_tokens(leg)
+        self._board.sent(call_id, leg.request_id, replica, num_tokens, num_tokens + output)
+
+
+def leg_tokens(leg: Leg) -> tuple[int, int]:
+    """Tokens of KV that the leg starts with, and output tokens that it is expected to add."""
+    if isinstance(leg, PrefillRequest):
+        return len(leg.token_ids), 0
+    output = leg.expected_tokens or DEFAULT_OUTPUT
+    return len(leg.token_ids) + len(leg.generated), min(output, leg.max_tokens or output)

@@ -1,0 +1,81 @@
+"""Our policies behind Serve's seam, without Serve around it."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from ray.serve.request_router import DeploymentID, ReplicaID
+
+from deployments import board
+from deployments.request_router import PolicyRequestRouter, replica_name
+from heliostat.wire import PrefillRequest
+from router.policy import RANKS
+from router.telemetry import TelemetryBoard
+
+
+@dataclass(frozen=True)
+class FakeReplica:
+    replica_id: ReplicaID
+
+
+@dataclass
+class FakeMetadata:
+    internal_request_id: str
+
+
+@dataclass
+class FakePending:
+    metadata: FakeMetadata
+    args: list[object] = field(default_factory=list)
+
+
+def replicas(count: int) -> list[FakeReplica]:
+    deployment = DeploymentID(name="prefill-math", app_name="heliostat")
+    return [FakeReplica(ReplicaID(unique_id=str(i), deployment_id=deployment)) for i in range(count)]
+
+
+def pending(call_id: str) -> FakePending:
+    return FakePending(FakeMetadata(call_id), [PrefillRequest(f"leg-{call_id}", "math", (1, 2, 3))])
+
+
+@pytest.fixture
+def own_board(monkeypatch: pytest.MonkeyPatch) -> TelemetryBoard:
+    monkeypatch.setattr(board, "BOARD", TelemetryBoard())
+    return board.BOARD
+
+
+def request_router() -> PolicyRequestRouter:
+    """As Serve leaves it after its own part of the constructor."""
+    router: PolicyRequestRouter = PolicyRequestRouter.__new__(PolicyRequestRouter)
+    router.initialize_state(policy="time_to_kv", ttft_ms=None)
+    return router
+
+
+async def test_calls_go_round_and_count_from_choice_to_completion(own_board: TelemetryBoard) -> None:
+    router, pool = request_router(), replicas(4)
+    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    for call in range(4):
+        request = pending(str(call))
+        [best], *_ = await router.choose_replicas(pool, request)
+        router.on_request_routed(request, best.replica_id, None)
+        assert own_board.replica_of(f"leg-{call}") == replica_name(best.replica_id)
+    assert own_board.candidates(names).in_flight.tolist() == [1, 1, 1, 1]
+    for call in range(4):
+        router.on_request_completed(pool[0].replica_id, str(call))
+    assert own_board.candidates(names).in_flight.tolist() == [0, 0, 0, 0]
+
+
+async def test_ranks_are_few_and_follow_the_list_that_serve_passes(own_board: TelemetryBoard) -> None:
+    router, many = request_router(), replicas(20)
+    assert len(await router.choose_replicas(many, pending("1"))) == RANKS
+    few = replicas(2)
+    ranks = await router.choose_replicas(few, pending("2"))
+    assert sorted(rank[0].replica_id.unique_id for rank in ranks) == ["0", "1"]
+    assert await router.choose_replicas([], pending("3")) == []
+
+
+async def test_a_call_of_another_method_is_ranked_and_not_booked(own_board: TelemetryBoard) -> None:
+    router, pool = request_router(), replicas(2)
+    assert len(await router.choose_replicas(pool, FakePending(FakeMetadata("1"), ["ticket"]))) == 2
+    assert len(await router.choose_replicas(pool, None)) == 2
+    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    assert own_board.candidates(names).in_flight.sum() == 0

@@ -1,0 +1,386 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import pytest
+from pydantic import JsonValue
+
+from benchmarks.virtual_time import run
+from deployments.engine import Engine, EngineConfig
+from deployments.sim_engine import SimEngine
+from deployments.sim_prefill import BLOCK_TOKENS
+from deployments.sim_stream import SimSampling
+from deployments.sim_tokens import DEFAULT_VOCAB, expected_tokens
+from heliostat.errors import EngineStartError, HandoffFailedError, HeliostatError, PrefillFailedError
+from heliostat.spec import Family, Pool, SimTiming, Transfer
+from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+
+PROMPT = tuple(range(100, 141))
+
+
+def engine(
+    role: Role,
+    timing: SimTiming | None = None,
+    *,
+    max_running: int = 256,
+    faults: dict[str, JsonValue] | None = None,
+    domain: str | None = None,
+) -> SimEngine:
+    """A replica of a pool with that timing."""
+    pool = Pool(
+        weights="none",
+        engine="sim",
+        sim=timing or SimTiming(),
+        max_running=max_running,
+        engine_args={"faults": faults} if faults else {},
+    )
+    config = EngineConfig(
+        role,
+        "p",
+        pool,
+        Family(base="none"),
+        Transfer(),
+        Path(),
+        domain or f"{role}-weights",
+        f"{role}#1",
+        "o",
+    )
+    return SimEngine(config, clock=lambda: asyncio.get_running_loop().time())
+
+
+def prefill_request(prompt: tuple[int, ...] = PROMPT, request_id: str = "r") -> PrefillRequest:
+    return PrefillRequest(request_id, "m", prompt[:-1])
+
+
+def decode_request(
+    ticket: Ticket | None,
+    max_tokens: int,
+    prompt: tuple[int, ...] = PROMPT,
+    generated: tuple[int, ...] = (),
+    n: int = 1,
+) -> DecodeRequest:
+    sampling = msgspec.msgpack.encode(SimSampling(n=n, max_tokens=max_tokens))
+    return DecodeRequest("r", "m", prompt, ticket, sampling, generated)
+
+
+async def ticket_for(prompt: tuple[int, ...] = PROMPT) -> Ticket:
+    return (await engine(Role.PREFILL).prefill(prefill_request(prompt))).ticket
+
+
+async def collect(frames: AsyncGenerator[TokenFrame, None]) -> list[TokenFrame]:
+    return [frame async for frame in frames]
+
+
+def tokens(frames: list[TokenFrame], index: int = 0) -> tuple[int, ...]:
+    deltas = (delta for frame in frames for delta in frame.deltas if delta.index == index)
+    return tuple(token for delta in deltas for token in delta.token_ids)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_it_is_an_engine() -> None:
+    _: Engine = engine(Role.DECODE)
+
+
+async def test_tokens_are_those_of_the_oracle() -> None:
+    frames = await collect(engine(Role.DECODE).decode(decode_request(await ticket_for(), 50)))
+    assert tokens(frames) == expected_tokens(PROMPT, "prefill-weights", "decode-weights", 50)
+    assert [frame.finished for frame in frames] == [False] * 49 + [True]
+    assert frames[-1].deltas[0].finish_reason == "length"
+    assert [frame.load_ms is not None for frame in frames] == [True] + [False] * 49
+    assert set(tokens(frames)) <= set(DEFAULT_VOCAB)
+    assert len(set(tokens(frames))) > 10
+
+
+def test_tokens_depend_on_the_prompt_and_both_modules() -> None:
+    one = expected_tokens(PROMPT, "a", "b", 20)
+    assert one != expected_tokens(PROMPT[:-1], "a", "b", 20)
+    assert one != expected_tokens(PROMPT, "c", "b", 20)
+    assert one != expected_tokens(PROMPT, "a", "c", 20)
+
+
+@pytest.mark.parametrize("lost_after", [1, 7, 29])
+async def test_a_replay_goes_on_where_the_lost_replica_stopped(lost_after: int) -> None:
+    whole = expected_tokens(PROMPT, "prefill-weights", "decode-weights", 30)
+    ticket = await ticket_for()
+    frames = await collect(
+        engine(Role.DECODE).decode(decode_request(ticket, 30, generated=whole[:lost_after]))
+    )
+    assert tokens(frames) == whole[lost_after:]
+    wrong = await collect(
+        engine(Role.DECODE).decode(decode_request(ticket, 30, generated=whole[: lost_after - 1]))
+    )
+    assert tokens(wrong) == whole[lost_after - 1 :]  # consistent with what it was told
+    mixed = (*whole[: lost_after - 1], whole[lost_after - 1] ^ 1)
+    other = await collect(engine(Role.DECODE).decode(decode_request(ticket, 60, generated=mixed)))
+    assert tokens(other)[: 30 - lost_after] != whole[lost_after:] or lost_after == 29
+
+
+async def test_a_replay_of_a_whole_answer_only_ends_it() -> None:
+    whole = expected_tokens(PROMPT, "prefill-weights", "decode-weights", 5)
+    frames = await collect(engine(Role.DECODE).decode(decode_request(await ticket_for(), 5, generated=whole)))
+    assert [frame.finished for frame in frames] == [True]
+    assert tokens(frames) == ()
+
+
+async def test_n_sequences_are_different() -> None:
+    frames = await collect(engine(Role.DECODE).decode(decode_request(await ticket_for(), 20, n=2)))
+    assert tokens(frames, 0) == expected_tokens(PROMPT, "prefill-weights", "decode-weights", 20)
+    assert tokens(frames, 1) != tokens(frames, 0)
+
+
+async def test_vllm_sampling_params_are_understood() -> None:
+    raw = msgspec.msgpack.encode({"temperature": 0.0, "max_tokens": 3, "detokenize": False})
+    frames = await collect(engine(Role.DECODE).decode(DecodeRequest("r", "m", (5,), None, raw)))
+    assert tokens(frames) == expected_tokens((5,), "", "decode-weights", 3)
+
+
+async def test_a_prompt_without_its_own_kv_is_refused() -> None:
+    decode = engine(Role.DECODE)
+    for ticket in (None, await ticket_for(PROMPT[1:]), await ticket_for((1, *PROMPT[1:]))):
+        with pytest.raises(HandoffFailedError):
+            await collect(decode.decode(decode_request(ticket, 5)))
+    assert decode.load().running == decode.load().waiting == 0
+
+
+def test_a_ticket_whose_lease_ended_is_refused_and_swept() -> None:
+    async def main() -> None:
+        prefill = engine(Role.PREFILL)
+        ticket = (await prefill.prefill(prefill_request())).ticket
+        await asyncio.sleep(31.0)
+        with pytest.raises(HandoffFailedError, match="lease"):
+            await collect(engine(Role.DECODE).decode(decode_request(ticket, 5)))
+        await prefill.sweep()
+        assert not await prefill.release(ticket.ticket_id)
+
+    run(main())
+
+
+async def test_release_is_once() -> None:
+    prefill = engine(Role.PREFILL)
+    ticket = (await prefill.prefill(prefill_request())).ticket
+    assert await prefill.release(ticket.ticket_id)
+    assert not await prefill.release(ticket.ticket_id)
+
+
+def test_prompts_are_computed_one_by_one_and_blocks_are_found_again() -> None:
+    async def main() -> None:
+        prefill = engine(Role.PREFILL, SimTiming(prefill_tokens_per_s=1000.0))
+        first, other = tuple(range(101)), tuple(range(500, 601))
+        like_first = (*range(100 // BLOCK_TOKENS * BLOCK_TOKENS), *range(900, 905), 1)
+        ends: list[tuple[float, PrefillResult]] = []
+
+        async def one(prompt: tuple[int, ...]) -> None:
+            result = await prefill.prefill(prefill_request(prompt))
+            ends.append((now(), result))
+
+        tasks = [asyncio.create_task(one(prompt)) for prompt in (first, other, like_first, first)]
+        await asyncio.sleep(0.05)
+        load = prefill.load()
+        assert (load.running, load.waiting, load.queued_prompt_tokens) == (1, 3, 401)
+        assert dict(load.shares) == {"m": 4}
+        await asyncio.gather(*tasks)
+        assert [round(end, 6) for end, _ in ends] == [0.1, 0.2, 0.205, 0.205]
+        assert [result.cached_tokens for _, result in ends] == [0, 0, 96, 100]
+        load = prefill.load()
+        assert (load.running, load.waiting, load.queued_prompt_tokens, load.shares) == (0, 0, 0, ())
+        assert load.prefill_tokens_per_s == pytest.approx(1000.0)
+        assert load.domain == "prefill-weights"
+
+    run(main())
+
+
+def test_a_cancelled_prefill_leaves_the_queue() -> None:
+    async def main() -> None:
+        prefill = engine(Role.PREFILL, SimTiming(prefill_tokens_per_s=10.0))
+        tasks = [asyncio.create_task(prefill.prefill(prefill_request())) for _ in range(3)]
+        await asyncio.sleep(1.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert prefill.load().queued_prompt_tokens == prefill.load().waiting == prefill.load().running == 0
+
+    run(main())
+
+
+def test_the_prefix_cache_forgets_what_was_used_least_recently() -> None:
+    async def main() -> None:
+        prefill = engine(Role.PREFILL, SimTiming(kv_tokens=4 * BLOCK_TOKENS))
+        prompts = [tuple(range(base, base + 2 * BLOCK_TOKENS + 1)) for base in (0, 1000, 2000)]
+        results = [await prefill.prefill(prefill_request(prompts[at])) for at in (0, 1, 0, 2, 0, 1)]
+        assert [result.cached_tokens > 0 for result in results] == [False, False, True, False, True, False]
+
+    run(main())
+
+
+def test_a_step_takes_the_time_of_its_batch_and_context() -> None:
+    async def main() -> None:
+        timing = SimTiming(step_ms=10.0, per_request_ms=1.0, per_kilotoken_ms=100.0)
+        decode = engine(Role.DECODE, timing)
+        ticket = await ticket_for()
+        await asyncio.gather(*(collect(decode.decode(decode_request(ticket, 3))) for _ in range(2)))
+        contexts = [2 * (len(PROMPT) + k) for k in range(3)]
+        assert now() * 1e3 == pytest.approx(sum(12.0 + context / 10 for context in contexts))
+
+    run(main())
+
+
+def test_more_than_max_running_wait_their_turn() -> None:
+    async def main() -> None:
+        decode = engine(Role.DECODE, SimTiming(step_ms=10.0), max_running=2)
+        ticket = await ticket_for()
+        order: list[int] = []
+
+        async def one(number: int) -> None:
+            await collect(decode.decode(decode_request(ticket, 4)))
+            order.append(number)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(5)]
+        await asyncio.sleep(0.025)
+        load = decode.load()
+        assert (load.running, load.waiting, load.context_tokens) == (2, 3, 2 * (len(PROMPT) + 2))
+        await asyncio.gather(*tasks)
+        assert order == [0, 1, 2, 3, 4]
+        assert now() == pytest.approx(3 * 4 * 0.010)
+        load = decode.load()
+        assert (load.running, load.waiting, load.kv_use, load.context_tokens) == (0, 0, 0.0, 0)
+        assert load.tpot_ms == pytest.approx(10.0)
+
+    run(main())
+
+
+def test_when_kv_runs_out_the_newest_gives_way_and_loses_no_token() -> None:
+    async def main() -> None:
+        decode = engine(Role.DECODE, SimTiming(step_ms=1.0, kv_tokens=150))
+        ticket = await ticket_for()
+        answers = await asyncio.gather(
+            *(collect(decode.decode(decode_request(ticket, 60))) for _ in range(3))
+        )
+        assert decode.preempted > 0
+        expected = expected_tokens(PROMPT, "prefill-weights", "decode-weights", 60)
+        assert [tokens(frames) for frames in answers] == [expected] * 3
+        assert decode.load().kv_use == 0.0
+
+    run(main())
+
+
+def test_a_handoff_takes_its_time_beside_the_batch() -> None:
+    async def main() -> None:
+        ticket = await ticket_for()
+        rate = ticket.num_bytes / 2**30 / 0.5
+        decode = engine(Role.DECODE, SimTiming(step_ms=10.0, handoff_gib_per_s=rate))
+        frames = await collect(decode.decode(decode_request(ticket, 2)))
+        assert frames[0].load_ms == pytest.approx(500.0)
+        assert now() == pytest.approx(0.52)
+
+    run(main())
+
+
+def test_closing_a_stream_frees_its_kv_in_every_phase() -> None:
+    async def main() -> None:
+        ticket = await ticket_for()
+        rate = ticket.num_bytes / 2**30 / 0.010
+        timing = SimTiming(step_ms=10.0, handoff_gib_per_s=rate)
+        decode = engine(Role.DECODE, timing, max_running=2)
+        for wait_s in (0.005, 0.015, 0.035):
+            tasks = [
+                asyncio.create_task(collect(decode.decode(decode_request(ticket, 1000)))) for _ in range(3)
+            ]
+            await asyncio.sleep(wait_s)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            load = decode.load()
+            assert (load.running, load.waiting, load.kv_use, load.shares) == (0, 0, 0.0, ())
+        assert len(await collect(decode.decode(decode_request(ticket, 5)))) == 5
+
+    run(main())
+
+
+def test_frames_of_one_step_share_their_load() -> None:
+    async def main() -> None:
+        decode = engine(Role.DECODE, SimTiming(step_ms=1.0))
+        ticket = await ticket_for()
+        one, other = await asyncio.gather(
+            *(collect(decode.decode(decode_request(ticket, 5))) for _ in range(2))
+        )
+        assert all(left.load is right.load for left, right in zip(one, other, strict=True))
+        sequences = [frame.load.sequence for frame in one]
+        assert sequences == sorted(set(sequences))
+        assert one[-1].load.running == 0
+
+    run(main())
+
+
+def test_the_step_fit_finds_the_timing() -> None:
+    async def main() -> None:
+        timing = SimTiming(step_ms=8.0, per_request_ms=0.5)
+        decode = engine(Role.DECODE, timing)
+        ticket = await ticket_for()
+
+        async def one(number: int) -> None:
+            await asyncio.sleep(0.05 * number)
+            await collect(decode.decode(decode_request(ticket, 20 + 7 * number)))
+
+        await asyncio.gather(*(one(number) for number in range(20)))
+        load = decode.load()
+        predicted = load.step.base_ms + load.step.per_request_ms * 10 + load.step.per_token_ms * 1000
+        assert predicted == pytest.approx(13.0, rel=0.05)
+
+    run(main())
+
+
+async def test_die_after_tokens_fails_streams_and_health() -> None:
+    decode = engine(Role.DECODE, faults={"die_after_tokens": 5})
+    await decode.check_health()
+    ticket = await ticket_for()
+    seen: list[TokenFrame] = []
+    with pytest.raises(HandoffFailedError, match="died"):
+        async with aclosing(decode.decode(decode_request(ticket, 50))) as frames:
+            async for frame in frames:
+                seen.append(frame)
+    assert len(seen) == 5
+    with pytest.raises(HeliostatError):
+        await decode.check_health()
+    with pytest.raises(HandoffFailedError):
+        await collect(decode.decode(decode_request(ticket, 5)))
+
+
+def test_stall_after_tokens_says_nothing_more() -> None:
+    async def main() -> None:
+        decode = engine(Role.DECODE, faults={"stall_after_tokens": 5})
+        ticket = await ticket_for()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(60.0):
+                await collect(decode.decode(decode_request(ticket, 50)))
+        decode.stop()
+
+    run(main())
+
+
+def test_a_slow_replica_takes_longer_for_everything() -> None:
+    async def main() -> None:
+        timing = SimTiming(step_ms=10.0, prefill_tokens_per_s=100.0)
+        await engine(Role.PREFILL, timing, faults={"slow": 3.0}).prefill(prefill_request())
+        assert now() == pytest.approx(1.2)
+        decode = engine(Role.DECODE, timing, faults={"slow": 3.0})
+        await collect(decode.decode(decode_request(await ticket_for(), 10)))
+        assert now() == pytest.approx(1.5)
+
+    run(main())
+
+
+async def test_a_prefill_fails_on_purpose() -> None:
+    prefill = engine(Role.PREFILL, faults={"fail_prefill_containing": 120})
+    with pytest.raises(PrefillFailedError):
+        await prefill.prefill(prefill_request())
+    await prefill.prefill(prefill_request((1, 2, 3)))
+
+
+def test_unknown_faults_stop_the_start() -> None:
+    with pytest.raises(EngineStartError):
+        engine(Role.DECODE, faults={"explode": True})

@@ -1,0 +1,114 @@
+"""Decisions over a board: prompts find their KV, bursts spread, routers that disagree spread as well."""
+
+import random
+from collections import Counter
+
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime
+from router.choice import DEFAULT_OUTPUT, Chooser, leg_tokens
+from router.policy import DEFAULTS, POLICIES
+from router.telemetry import TelemetryBoard
+
+POOL = tuple(f"r{i}" for i in range(8))
+
+
+def report(replica: str, sequence: int = 1, running: int = 0, queued: int = 0) -> Load:
+    return Load(
+        replica,
+        running,
+        0,
+        queued,
+        0.0,
+        sequence,
+        64,
+        0,
+        100_000,
+        10.0,
+        StepTime(10.0, 0.5, 0.001),
+        8000.0,
+        (),
+        "d",
+    )
+
+
+def chooser(role: Role, seed: int = 0) -> tuple[Chooser, TelemetryBoard]:
+    board = TelemetryBoard()
+    for name in POOL:
+        board.observe(report(name))
+    return Chooser(board, POLICIES[DEFAULTS[role]].make(), random.Random(seed).random), board
+
+
+def prompt(count: int, seed: int) -> tuple[int, ...]:
+    draw = random.Random(seed)
+    return tuple(draw.randrange(150_000) for _ in range(count))
+
+
+def test_a_prompt_finds_its_kv_whichever_model_asks() -> None:
+    chooses, board = chooser(Role.PREFILL)
+    tokens = prompt(500, 1)
+    first = chooses.choose(POOL, "1", PrefillRequest("1", "math", tokens))[0]
+    board.ended("1")
+    for call, model in enumerate(("math", "code", "chat"), start=2):
+        longer = PrefillRequest(str(call), model, tokens + prompt(100, call))
+        assert chooses.choose(POOL, str(call), longer)[0] == first
+        board.ended(str(call))
+
+
+def test_a_burst_of_one_prompt_spreads_when_waiting_is_dearer() -> None:
+    chooses, _ = chooser(Role.PREFILL)
+    shared = prompt(1024, 1)
+    count = Counter(
+        chooses.choose(POOL, str(i), PrefillRequest(str(i), "math", shared + prompt(256, i)))[0]
+        for i in range(160)
+    )
+    assert len(count) == len(POOL)
+    assert max(count.values()) <= 30
+
+
+def test_a_burst_of_decodes_spreads_evenly() -> None:
+    chooses, _ = chooser(Role.DECODE)
+    tokens = prompt(300, 1)
+    count = Counter(
+        chooses.choose(POOL, str(i), DecodeRequest(str(i), "math", tokens, None, b""))[0] for i in range(80)
+    )
+    assert set(count.values()) == {10}
+
+
+def test_routers_that_disagree_spread_all_the_same() -> None:
+    """Neither knows what the other sends between two reports; reports know of both."""
+    routers = [chooser(Role.DECODE, seed) for seed in range(2)]
+    total: Counter[str] = Counter()
+    for beat in range(20):
+        for number, (chooses, _) in enumerate(routers):
+            for i in range(8):
+                call = f"{beat}-{number}-{i}"
+                leg = DecodeRequest(call, "math", prompt(300, i), None, b"")
+                best = POOL[chooses.choose(POOL, call, leg)[0]]
+                total[best] += 1
+        for _, board in routers:
+            for name in POOL:
+                board.observe(report(name, beat + 2, running=total[name]))
+    assert max(total.values()) - min(total.values()) <= 4
+
+
+def test_only_a_leg_is_booked_and_headroom_with_it() -> None:
+    chooses, board = chooser(Role.DECODE)
+    assert chooses.choose(POOL, "0", None)
+    assert board.candidates(POOL).in_flight.sum() == 0
+    leg = DecodeRequest("1", "math", prompt(300, 1), None, b"", max_tokens=50, expected_tokens=80)
+    best = chooses.choose(POOL, "1", leg)[0]
+    assert board.candidates(POOL).free_kv_tokens[best] == 100_000 - 350
+    chooses.sent(POOL[best], "1", leg)
+    assert board.candidates(POOL).in_flight.sum() == 1
+    board.ended("1")
+    assert board.candidates(POOL).free_kv_tokens[best] == 100_000
+
+
+def test_a_leg_is_as_long_as_it_is_likely_to_get() -> None:
+    leg = DecodeRequest("1", "math", (1, 2, 3), None, b"", generated=(4, 5))
+    assert leg_tokens(leg) == (5, DEFAULT_OUTPUT)
+    assert leg_tokens(PrefillRequest("1", "math", (1, 2))) == (2, 0)
+
+
+def test_a_pool_without_replicas_has_no_choice() -> None:
+    chooses, _ = chooser(Role.PREFILL)
+    assert chooses.choose((), "1", PrefillRequest("1", "math", (1, 2))) == ()
