@@ -9,6 +9,8 @@ are the same wherever it runs; they say how policies compare, not how fast a clu
 - Fairness: Jain's index over models of tokens served while requests arrive, each over what max-min
   fairness would have given the model of the same total. 1: nobody got less because somebody asked for more.
 - Errors: refused by admission, or failed.
+- Several routers see their own requests and the replicas' reports. With `kv_events` replicas also tell all of
+  them which prompt blocks they keep; without, a router knows only of prefixes that it sent somewhere itself.
 
 What this cannot show: what a decision costs (`benchmarks.router`), and engines whose steps are not linear in
 their batch and context.
@@ -172,7 +174,7 @@ async def _drive(workload: Workload, choice: Choice, routers: int, seed: int) ->
         percentile(log.tpot_ms, 95),
         log.good / end_s,
         100.0 * log.errors / len(arrivals),
-        jain([log.served[model] / shares[model] for model in MODELS]),
+        jain([log.served[model] / share for model, share in shares.items() if share]),
     )
 
 
@@ -245,17 +247,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _table(console, f"{workload.name}: {workload.summary}", samples)
         missed = [key for key, metric in metrics.items() if metric.met is False and workload.name in key]
         console.print(f"ours is worse than a tie in: {', '.join(missed) or 'nothing'}\n")
+    variants = {"": CHOICES[OURS], "_kv_events": CHOICES[OURS]._replace(kv_events=True)}
     for workload in WORKLOADS:
         if workload.name not in (args.workloads or ROUTERS_WORKLOADS) or not args.routers:
             continue
         rows = {
-            f"{routers} router{'s' * (routers > 1)}": sample(
-                workload, CHOICES[OURS], routers=routers, seeds=seeds
+            f"{routers}{suffix}": sample(workload, choice, routers=routers, seeds=seeds)
+            for suffix, choice in (
+                ("", CHOICES[OURS]),
+                ("_kv_events", CHOICES[OURS]._replace(kv_events=True)),
             )
             for routers in args.routers
         }
         _table(console, f"{workload.name}, {OURS} in several routers that do not see each other", rows)
-        for routers, row in zip(args.routers, rows.values(), strict=True):
+        for routers, row in rows.items():
             for figure, value in zip(FIGURES, row, strict=True):
                 key = f"{workload.name}_{figure.key}_routers_{routers}"
                 metrics[key] = Metric(value=value, unit=figure.unit, better=figure.better)

@@ -6,7 +6,7 @@ on the board, book what was chosen, call the replica, book its answer. A call ta
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 from deployments.engine import EngineConfig
 from deployments.sim_engine import SimEngine
+from deployments.sim_prefill import KvListener
 from heliostat.errors import LegFailedError
 from heliostat.spec import Family, Limits, Model, Pool, Replicas, SimTiming, Spec
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.admission import Admission, PoolFigures, Slot
+from router.choice import Chooser
 from router.pipeline import Admission as Door
 from router.pipeline import Pipeline, Route
-from router.policy import POLICIES, LegRequest, Policy
+from router.policy import POLICIES, Policy
 from router.telemetry import TelemetryBoard
 
 CALL_S = 0.001
@@ -34,11 +36,13 @@ NO_HISTORY_TOKENS = 128
 
 
 class Choice(NamedTuple):
-    """What routes: a policy per role, and whether admission stands before the pools."""
+    """What routes: a policy per role, whether admission stands before the pools, and whether prefill replicas
+    tell every router which prompt blocks they keep (`TelemetryBoard.kv_changed`)."""
 
     prefill: str
     decode: str
     admission: bool = True
+    kv_events: bool = False
 
 
 def make_spec(models: tuple[str, ...]) -> Spec:
@@ -77,9 +81,9 @@ class SimPool:
     ) -> None:
         self._engines = engines
         self._names = tuple(engines)
-        self._policy = policy
+        self._chooser = Chooser(board, policy, draw.random, tpot_target_ms=TPOT_MS, ttft_target_ms=TTFT_MS)
         self._board = board
-        self._draw = draw
+        self._seen: dict[str, Load] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,20 +91,7 @@ class SimPool:
         return self._names
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
-        num_tokens = len(request.token_ids)
-        hashes = self._board.hashes(self._names, request.token_ids)
-        candidates = self._board.candidates(self._names, hashes, num_tokens)
-        leg = LegRequest(
-            num_tokens,
-            session=request.session,
-            draw=self._draw.random(),
-            avoid=request.avoid,
-            ttft_target_ms=TTFT_MS,
-        )
-        best = self._policy.rank(candidates, leg).indices[0]
-        replica = self._names[best]
-        with self._call(request.request_id, replica, num_tokens - int(candidates.cached_tokens[best])):
-            self._board.holds(replica, hashes)
+        with self._call(request) as replica:
             await asyncio.sleep(CALL_S)
             result = await self._engines[replica].prefill(request)
             await asyncio.sleep(CALL_S)
@@ -111,25 +102,14 @@ class SimPool:
         yield await self.prefill(request)
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        num_tokens = len(request.token_ids) + len(request.generated)
-        leg = LegRequest(
-            num_tokens,
-            request.expected_tokens,
-            request.session,
-            self._draw.random(),
-            request.avoid,
-            tpot_target_ms=TPOT_MS,
-        )
-        best = self._policy.rank(self._board.candidates(self._names, (), num_tokens), leg).indices[0]
-        replica = self._names[best]
-        seen: Load | None = None
-        with self._call(request.request_id, replica, num_tokens, num_tokens + request.expected_tokens):
+        with self._call(request) as replica:
             await asyncio.sleep(CALL_S)
             async with aclosing(self._engines[replica].decode(request)) as frames:
                 async for frame in frames:
-                    if frame.load is not seen:
-                        seen = frame.load
-                        self._board.observe(seen)
+                    # One message per engine step brings all of its frames and one load.
+                    if frame.load is not self._seen.get(replica):
+                        self._seen[replica] = frame.load
+                        self._board.observe(frame.load)
                     yield frame
 
     async def release(self, ticket: Ticket) -> None:
@@ -137,20 +117,21 @@ class SimPool:
             await engine.release(ticket.ticket_id)
 
     @contextmanager
-    def _call(self, leg_id: str, replica: str, num_tokens: int, kv_tokens: int = 0) -> Iterator[None]:
-        """Books one leg on the board, from its choice to its end."""
-        self._board.chosen(leg_id, leg_id, replica, num_tokens, kv_tokens)
-        self._board.sent(leg_id, leg_id, replica, num_tokens, kv_tokens)
+    def _call(self, leg: PrefillRequest | DecodeRequest) -> Iterator[str]:
+        """Chooses a replica for the leg, and books it on the board to its end."""
+        call_id = leg.request_id
+        replica = self._names[self._chooser.choose(self._names, call_id, leg)[0]]
+        self._chooser.sent(replica, call_id, leg)
         try:
-            yield
+            yield replica
             self._board.succeeded(replica)
         except LegFailedError as error:
             if error.replica:
                 self._board.failed(error.replica, lost=error.lost)
             raise
         finally:
-            self._board.ended(leg_id)
-            self._board.left(leg_id)
+            self._board.ended(call_id)
+            self._board.left(call_id)
 
 
 class OpenDoor:
@@ -214,11 +195,17 @@ class SimCluster:
     """Engines, and so many routers over them that do not see each other. Made on a running loop."""
 
     def __init__(self, spec: Spec, choice: Choice, *, routers: int, slow: float, seed: int) -> None:
-        self.engines = {key: self._replicas(spec, *key, pool, slow) for key, pool in spec.pools().items()}
+        self.routers: list[RouterProcess] = []
+        on_kv = self._kv_changed if choice.kv_events else None
+        self.engines = {
+            key: self._replicas(spec, *key, pool, slow, on_kv) for key, pool in spec.pools().items()
+        }
         self.routers = [self._router(spec, choice, routers, f"{seed} {number}") for number in range(routers)]
 
     @staticmethod
-    def _replicas(spec: Spec, role: Role, name: str, pool: Pool, slow: float) -> dict[str, SimEngine]:
+    def _replicas(
+        spec: Spec, role: Role, name: str, pool: Pool, slow: float, on_kv: KvListener | None
+    ) -> dict[str, SimEngine]:
         now = asyncio.get_running_loop().time
         engines = {}
         for number in range(pool.replicas.max):
@@ -228,7 +215,7 @@ class SimCluster:
                 role, name, pool.model_copy(update={"engine_args": faults}), spec.family, spec.transfer,
                 Path(), pool.weights, replica, replica,
             )  # fmt: skip
-            engines[replica] = SimEngine(config, clock=now)
+            engines[replica] = SimEngine(config, clock=now, on_kv=on_kv)
         return engines
 
     def _router(self, spec: Spec, choice: Choice, routers: int, seed: str) -> RouterProcess:
@@ -249,6 +236,11 @@ class SimCluster:
         admission = Admission(spec, _BoardCapacity(board, pools), now, routers) if choice.admission else None
         door: Door = admission or OpenDoor()
         return RouterProcess(board, Pipeline(routes, door, clock=now), admission)
+
+    def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
+        loop = asyncio.get_running_loop()
+        for router in self.routers:
+            loop.call_later(CALL_S, router.board.kv_changed, replica, added, removed)
 
     def _report(self, board: TelemetryBoard) -> None:
         for engines in self.engines.values():

@@ -121,9 +121,9 @@ ZIPF = tuple(1.0 / rank for rank in range(1, len(MODELS) + 1))
 NOISY = (10.0, *EVEN[1:])
 
 WORKLOADS = (
-    Workload("zipf", "Zipf-skewed models", 700, poisson(30.0), ZIPF),
-    Workload("bursts", "a burst of 1 s every 5 s", 700, bursts(15.0, 90.0, 5.0, 1.0), ZIPF),
-    Workload("slow", "one slow replica per pool (3 times)", 700, poisson(20.0), ZIPF, slow=3.0),
+    Workload("zipf", "Zipf-skewed models", 600, poisson(30.0), ZIPF),
+    Workload("bursts", "a burst of 1 s every 5 s", 600, bursts(15.0, 90.0, 5.0, 1.0), ZIPF),
+    Workload("slow", "one slow replica per pool (3 times)", 600, poisson(20.0), ZIPF, slow=3.0),
     Workload(
         "noisy", "one model asks ten times as much as each other, beyond capacity", 900, poisson(60.0), NOISY
     ),

@@ -1,4 +1,4 @@
-"""The three kinds of metrics, as Ray makes them: Ray adds `ray_` to the name, and sends them to Prometheus."""
+"""The three kinds of metrics, as Ray makes them; Ray shows them to Prometheus, as `ray_<name>`."""
 
 from typing import Protocol
 

@@ -1,7 +1,7 @@
 """A router's figures as Ray metrics, which Prometheus collects: `ray_heliostat_…`.
 
-Tags are model, pool, role, outcome and stage, and their values come from the spec and from enums alone. Whoever
-owns a `Metrics` calls `publish` once a second: a request itself costs no call into Ray.
+Tags are model, pool, role, outcome and stage, and their values come from the spec and from enums alone.
+Whoever owns a `Metrics` calls `publish` once a second: a request itself costs no call into Ray.
 """
 
 from collections.abc import Callable
@@ -119,7 +119,7 @@ class _Observations:
         self._told[key] = counts
         for index, count in enumerate(counts):
             low, high = bucket(index)
-            # The last bucket has no middle, and its lower bound belongs to the one before.
+            # The last bucket has no middle; twice its lower bound is what Ray takes for it.
             value = (low + high) / 2000 if high > low else low / 500
             for _ in range(count - (told[index] if told else 0)):
                 self._histogram.observe(value, tags)
@@ -180,7 +180,7 @@ class Metrics:
         self._stall_p99 = gauge("event_loop_stall_p99_seconds", "The same, p99 of the last 30 s.")
 
     def publish(self) -> None:
-        """Tell Ray what is new. From one thread at a time, which need not be the event loop's."""
+        """Tell Ray what is new since the last time. To be called on the router's event loop."""
         for model in self._spec.models:
             self._publish_model(model)
         for role, pool in self._spec.pools():

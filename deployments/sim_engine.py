@@ -11,7 +11,7 @@ A pool's `engine_args: {faults: {...}}` breaks its replicas on purpose:
     stall_after_tokens: 100       after so many output tokens no stream gets another one
     slow: 3.0                     everything takes three times as long
 
-Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`, KV events.
+Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`, and handoffs in `status`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.engine import EngineConfig
 from deployments.sim_decode import SimDecode
-from deployments.sim_prefill import SimPrefill
+from deployments.sim_prefill import KvListener, SimPrefill
 from deployments.sim_tokens import DEFAULT_VOCAB
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.status import ReplicaStatus
@@ -44,7 +44,8 @@ class SimEngine:
     """One replica that computes nothing, in one role.
 
     `sleep` and the running loop's clock are all the time it knows, so a loop with another clock drives it;
-    `clock` (Unix time) dates leases. `vocab` are the ids of its tokens.
+    `clock` (Unix time) dates leases. `vocab` are the ids of its tokens. `on_kv` hears which prompt blocks
+    come and go.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SimEngine:
         vocab: range = DEFAULT_VOCAB,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.time,
+        on_kv: KvListener | None = None,
     ) -> None:
         """Raises EngineStartError for faults that do not exist."""
         self._config = config
@@ -64,7 +66,12 @@ class SimEngine:
                 config.pool_name, f"faults: {error.errors()[0]['msg']}", "none: nothing was started"
             ) from error
         self._prefill = SimPrefill(
-            config, slow=faults.slow, fail_containing=faults.fail_prefill_containing, sleep=sleep, clock=clock
+            config,
+            slow=faults.slow,
+            fail_containing=faults.fail_prefill_containing,
+            sleep=sleep,
+            clock=clock,
+            on_kv=on_kv,
         )
         self._decode = SimDecode(
             config,

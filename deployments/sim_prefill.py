@@ -10,9 +10,10 @@ from deployments.step_clock import PrefillRate
 from heliostat.errors import PrefillFailedError
 from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
 from kvtransfer.handoff import digest_tokens
+from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 
-BLOCK_TOKENS = 32
-"""Tokens per block of the prefix cache."""
+KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
+"""Replica, blocks that are in its cache now, blocks that are not any more; by `PrefixIndex.hashes`."""
 
 KV_BYTES_PER_TOKEN = 2 * 36 * 8 * 128 * 2
 """Of Qwen3-8B in bfloat16: keys and values, 36 layers, 8 KV heads of 128 numbers, two bytes each."""
@@ -35,27 +36,17 @@ class PrefixCache:
             found += 1
         return found
 
-    def add(self, blocks: Sequence[int]) -> None:
-        """These have been computed. Leading blocks go last: without them the others are of no use."""
+    def add(self, blocks: Sequence[int]) -> tuple[list[int], list[int]]:
+        """These have been computed. What is new with that, and what had to go.
+
+        Leading blocks go last: without them the others are of no use.
+        """
+        added = [block for block in blocks if block not in self._blocks]
         for block in reversed(blocks):
             self._blocks[block] = None
             self._blocks.move_to_end(block)
-        while len(self._blocks) > self._room:
-            self._blocks.popitem(last=False)
-
-
-def chain(token_ids: Sequence[int]) -> list[int]:
-    """One hash per block, over all tokens up to its end.
-
-    The last, partly filled one is found again by the very same prompt only, which needs no computing then.
-    """
-    hashes: list[int] = []
-    parent = 0
-    for start in range(0, len(token_ids), BLOCK_TOKENS):
-        # Of numbers alone, so it is the same in every process.
-        parent = hash((parent, *token_ids[start : start + BLOCK_TOKENS]))
-        hashes.append(parent)
-    return hashes
+        excess = len(self._blocks) - self._room
+        return added, [self._blocks.popitem(last=False)[0] for _ in range(excess)]
 
 
 class SimPrefill:
@@ -69,12 +60,16 @@ class SimPrefill:
         fail_containing: int | None,
         sleep: Callable[[float], Awaitable[None]],
         clock: Callable[[], float],
+        on_kv: KvListener | None,
     ) -> None:
         self._config = config
         self._tokens_per_s = config.pool.sim.prefill_tokens_per_s / slow
         self._fail_containing = fail_containing
         self._sleep = sleep
         self._clock = clock
+        self._on_kv = on_kv
+        # Blocks are named as the router names them; the index itself stays empty.
+        self._names = PrefixIndex(0)
         self._cache = PrefixCache(config.pool.sim.kv_tokens // BLOCK_TOKENS)
         self._rate = PrefillRate()
         self._turn = asyncio.Lock()
@@ -87,7 +82,7 @@ class SimPrefill:
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Raises PrefillFailedError."""
-        blocks = chain(request.token_ids)
+        blocks = self._names.hashes(self._config.domain, request.token_ids)
         num_tokens = len(request.token_ids)
         with self._accepted(request.model, num_tokens - self._cached_tokens(blocks, num_tokens)):
             async with self._turn:
@@ -97,7 +92,9 @@ class SimPrefill:
                 # Looked up again: a prompt that was computed meanwhile may have begun alike.
                 cached = self._cached_tokens(blocks, num_tokens)
                 await self._compute(num_tokens - cached, num_tokens)
-                self._cache.add(blocks)
+                added, removed = self._cache.add(blocks)
+                if self._on_kv is not None and (added or removed):
+                    self._on_kv(self._config.replica, added, removed)
         return PrefillResult(self._ticket(request), self.load(), cached, 0.0)
 
     def _cached_tokens(self, blocks: Sequence[int], num_tokens: int) -> int:

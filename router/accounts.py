@@ -74,7 +74,7 @@ class Figures:
 class Accounts:
     """The books of one router. Names come from the spec alone, so nothing grows with the traffic.
 
-    One thread writes; another may read, and then may see one request half entered.
+    KV bytes per token are those of an average attempt, so a failed prefill makes them a little too few.
     """
 
     def __init__(

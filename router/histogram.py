@@ -10,7 +10,7 @@ Fixed, so that histograms of several models, routers and hours can be added up.
 
 
 class Histogram:
-    """`counts[i]` values were at most `BOUNDS_MS[i]` and above the bound before; the last one has no bound."""
+    """`counts[i]` values were at most `BOUNDS_MS[i]`, and above the bound before; the last has no bound."""
 
     __slots__ = ("counts",)
 

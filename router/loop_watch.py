@@ -57,7 +57,7 @@ class LoopWatch:
         """The stall that 99 of 100 samples of the last 30 s did not exceed; 0 before the first."""
         if not self._recent_ms:
             return 0.0
-        samples = sorted(list(self._recent_ms))
+        samples = sorted(self._recent_ms)
         return samples[max(0, -(-99 * len(samples) // 100) - 1)]
 
     def _wait(self, due_s: float) -> None:

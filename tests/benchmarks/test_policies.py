@@ -55,8 +55,10 @@ def test_admission_protects_quiet_models_from_a_noisy_one() -> None:
     assert ours.model_ttft_p95 < open_door.model_ttft_p95
 
 
-def test_several_routers_serve_everything() -> None:
-    assert sample(replace(SLOW, requests=60), CHOICES[OURS], routers=4, seeds=[0]).error_rate == 0.0
+@pytest.mark.parametrize("kv_events", [False, True])
+def test_several_routers_serve_everything(kv_events: bool) -> None:
+    choice = CHOICES[OURS]._replace(kv_events=kv_events)
+    assert sample(replace(SLOW, requests=60), choice, routers=4, seeds=[0]).error_rate == 0.0
 
 
 def test_ours_is_measured_against_the_best_of_the_others() -> None:

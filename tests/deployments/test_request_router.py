@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import pytest
-from ray.serve.request_router import DeploymentID, ReplicaID
 
 from deployments import board
 from deployments.request_router import PolicyRequestRouter, replica_name
@@ -13,8 +12,19 @@ from router.telemetry import TelemetryBoard
 
 
 @dataclass(frozen=True)
+class FakeDeploymentId:
+    name: str
+
+
+@dataclass(frozen=True)
+class FakeReplicaId:
+    unique_id: str
+    deployment_id: FakeDeploymentId
+
+
+@dataclass(frozen=True)
 class FakeReplica:
-    replica_id: ReplicaID
+    replica_id: FakeReplicaId
 
 
 @dataclass
@@ -29,8 +39,8 @@ class FakePending:
 
 
 def replicas(count: int) -> list[FakeReplica]:
-    deployment = DeploymentID(name="prefill-math", app_name="heliostat")
-    return [FakeReplica(ReplicaID(unique_id=str(i), deployment_id=deployment)) for i in range(count)]
+    deployment = FakeDeploymentId("prefill-math")
+    return [FakeReplica(FakeReplicaId(str(i), deployment)) for i in range(count)]
 
 
 def pending(call_id: str) -> FakePending:

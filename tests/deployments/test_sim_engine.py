@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -10,12 +10,13 @@ from pydantic import JsonValue
 from benchmarks.virtual_time import run
 from deployments.engine import Engine, EngineConfig
 from deployments.sim_engine import SimEngine
-from deployments.sim_prefill import BLOCK_TOKENS
+from deployments.sim_prefill import KvListener
 from deployments.sim_stream import SimSampling
 from deployments.sim_tokens import DEFAULT_VOCAB, expected_tokens
 from heliostat.errors import EngineStartError, HandoffFailedError, HeliostatError, PrefillFailedError
 from heliostat.spec import Family, Pool, SimTiming, Transfer
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 
 PROMPT = tuple(range(100, 141))
 
@@ -27,6 +28,7 @@ def engine(
     max_running: int = 256,
     faults: dict[str, JsonValue] | None = None,
     domain: str | None = None,
+    on_kv: KvListener | None = None,
 ) -> SimEngine:
     """A replica of a pool with that timing."""
     pool = Pool(
@@ -47,7 +49,7 @@ def engine(
         f"{role}#1",
         "o",
     )
-    return SimEngine(config, clock=lambda: asyncio.get_running_loop().time())
+    return SimEngine(config, clock=lambda: asyncio.get_running_loop().time(), on_kv=on_kv)
 
 
 def prefill_request(prompt: tuple[int, ...] = PROMPT, request_id: str = "r") -> PrefillRequest:
@@ -215,6 +217,23 @@ def test_the_prefix_cache_forgets_what_was_used_least_recently() -> None:
         assert [result.cached_tokens > 0 for result in results] == [False, False, True, False, True, False]
 
     run(main())
+
+
+async def test_listeners_hear_which_blocks_come_and_go() -> None:
+    kept: set[int] = set()
+
+    def on_kv(replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
+        assert kept.isdisjoint(added)
+        assert kept.issuperset(removed)
+        kept.update(added)
+        kept.difference_update(removed)
+
+    prefill = engine(Role.PREFILL, SimTiming(kv_tokens=4 * BLOCK_TOKENS), on_kv=on_kv)
+    prompts = [tuple(range(base, base + 2 * BLOCK_TOKENS + 1)) for base in (0, 1000, 2000)]
+    for prompt in prompts:
+        await prefill.prefill(prefill_request(prompt))
+    names = PrefixIndex(0)
+    assert kept == {block for prompt in prompts[1:] for block in names.hashes("prefill-weights", prompt[:-1])}
 
 
 def test_a_step_takes_the_time_of_its_batch_and_context() -> None:

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from heliostat.errors import OverloadedError
 from heliostat.spec import Spec
 from heliostat.wire import Role
-from router.admission import Admission, PoolFigures, Reason, Slot
+from router.admission import Admission, ModelCounts, PoolFigures, Reason, Slot
 
 
 @dataclass
@@ -116,13 +116,11 @@ async def test_slots_are_granted_up_to_what_the_pool_runs() -> None:
     await settle()
     assert requests[4].slot is not None and requests[5].slot is None
     await stop(*requests)
-    counts = admission.counts("a")
-    assert (counts.running, counts.queued, counts.admitted, counts.cancelled) == (0, 0, 5, 1)
+    assert admission.counts("a") == ModelCounts(admitted=5, cancelled=1, prompt_tokens=50)
 
 
 async def test_a_noisy_neighbour_takes_its_share_and_no_more() -> None:
-    bench = Bench()
-    admission = bench.admission(noisy={}, a={}, b={}, c={})
+    admission = Bench().admission(noisy={}, a={}, b={}, c={})
     requests = [Request(admission, "noisy", 50, 300) for _ in range(100)]
     requests += [Request(admission, model, 50, 300) for model in "abc" for _ in range(10)]
     await start(*requests)
@@ -192,7 +190,7 @@ async def test_priorities_go_first_and_the_others_still_come() -> None:
 
 async def test_a_concurrency_limit_leaves_the_slots_to_others() -> None:
     admission = Bench().admission(limited={"concurrency": 1}, b={})
-    requests = [Request(admission, "limited"), Request(admission, "limited"), Request(admission, "b")]
+    requests = [Request(admission, model) for model in ("limited", "limited", "b")]
     await start(*requests)
     assert [request.slot is not None for request in requests] == [True, False, True]
     await finish(requests[0])
@@ -251,8 +249,8 @@ async def test_cancelling_a_queued_request_leaves_no_trace() -> None:
 async def test_cancelling_in_the_moment_of_the_refusal_leaves_no_trace() -> None:
     bench = Bench(decode=PoolFigures(1, 1, slots=1))
     admission = bench.admission(a={"queue_s": 5})
+    request = Request(admission, "a")
     async with admission.slot("a", 10, 10):
-        request = Request(admission, "a")
         await start(request)
         bench.now += 5.0
         admission.pump()

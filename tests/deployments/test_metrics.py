@@ -1,0 +1,205 @@
+"""What Prometheus gets to see, over metrics that only remember."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from deployments.metric_kinds import RayMetrics, Tags
+from deployments.metrics import Metrics
+from heliostat.spec import Family, Model, Pool, Spec
+from heliostat.wire import Role
+from router.accounts import Accounts, Outcome
+from router.admission import ModelCounts, PoolFigures, Reason
+from router.loop_watch import LoopWatch
+from router.trace import Trace
+
+POOL = Pool(weights="w")
+SPEC = Spec(
+    family=Family(base="b"),
+    prefill={"shared": POOL},
+    decode={"d": POOL},
+    models={name: Model(prefill="shared", decode="d") for name in ("math", "code")},
+)
+TRACE = Trace(
+    prefill_replica="p0", cached_tokens=32, output_tokens=11, handoff_bytes=1000, attempts=2,
+    started_s=1.0, admitted_s=1.1, prefilled_s=1.5, first_token_s=2.0,
+)  # fmt: skip
+
+
+class FakeMetric:
+    """A metric of any kind: all values that it got, by its tags."""
+
+    def __init__(self, tag_keys: tuple[str, ...]) -> None:
+        self.tag_keys = tag_keys
+        self.values: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+
+    def inc(self, value: float, tags: Tags) -> None:
+        assert value > 0  # as Ray has it
+        self.set(value, tags)
+
+    def observe(self, value: float, tags: Tags) -> None:
+        self.set(value, tags)
+
+    def set(self, value: float, tags: Tags) -> None:
+        assert set(tags) == set(self.tag_keys)
+        self.values[tuple(tags[key] for key in self.tag_keys)].append(value)
+
+
+@dataclass
+class FakeMetrics:
+    made: dict[str, FakeMetric] = field(default_factory=dict)
+
+    def counter(self, name: str, description: str, tag_keys: tuple[str, ...]) -> FakeMetric:
+        assert name.endswith("_total")
+        return self.gauge(name, description, tag_keys)
+
+    def gauge(self, name: str, description: str, tag_keys: tuple[str, ...]) -> FakeMetric:
+        assert name not in self.made
+        assert name.startswith("heliostat_")
+        assert set(tag_keys) <= {"model", "pool", "role", "outcome", "stage"}
+        self.made[name] = FakeMetric(tag_keys)
+        return self.made[name]
+
+    def histogram(
+        self, name: str, description: str, boundaries: list[float], tag_keys: tuple[str, ...]
+    ) -> FakeMetric:
+        assert boundaries == sorted(set(boundaries))
+        assert boundaries[0] > 0
+        return self.gauge(name, description, tag_keys)
+
+    def values(self, name: str, *tags: str) -> list[float]:
+        return self.made[f"heliostat_{name}"].values[tags]
+
+
+class FakeAdmission:
+    def __init__(self) -> None:
+        self.now = ModelCounts()
+
+    def counts(self, model: str) -> ModelCounts:
+        return replace(self.now)
+
+
+class FakePools:
+    figures = PoolFigures(3, 2, 8.0, 5.0, 4096.0, 250.0)
+
+    def slots(self, role: Role, pool: str) -> PoolFigures:
+        return self.figures
+
+
+class StillTimer:
+    def cancel(self) -> None:
+        pass
+
+
+class StillLoop:
+    """Never calls back; only for a watch that has not begun."""
+
+    def time(self) -> float:
+        return 0.0
+
+    def call_at(self, when: float, callback: object) -> StillTimer:
+        return StillTimer()
+
+
+@dataclass
+class House:
+    """A `Metrics` and all that it reads."""
+
+    accounts: Accounts = field(default_factory=lambda: Accounts(SPEC, lambda: 3.0))
+    admission: FakeAdmission = field(default_factory=FakeAdmission)
+    pools: FakePools = field(default_factory=FakePools)
+    watch: LoopWatch = field(default_factory=lambda: LoopWatch(StillLoop()))
+    kinds: FakeMetrics = field(default_factory=FakeMetrics)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(SPEC, self.accounts, self.admission, self.pools, self.watch, self.kinds)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def test_counters_are_increments_and_told_once(house: House) -> None:
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    house.metrics.publish()
+    house.accounts.ended("math", tuple(range(50)), TRACE, Outcome.FAILED)
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("prompt_tokens_total", "math") == [100, 50]
+    assert values("pool_prompt_tokens_total", "prefill", "shared") == [100, 50]
+    assert values("requests_total", "math", "finished") == [1]
+    assert values("requests_total", "math", "failed") == [1]
+    assert values("pool_requests_total", "decode", "d", "finished") == [1]
+    assert values("decode_slot_seconds_total", "math") == pytest.approx([1.5, 1.5])
+    assert values("transfer_bytes_total", "math") == [1000, 1000]
+    assert values("failovers_total", "math") == [1, 1]
+    assert values("cached_tokens_total", "code") == []
+
+
+def test_two_models_of_a_pool_are_told_together_and_apart(house: House) -> None:
+    house.accounts.ended("math", tuple(range(100)), replace(TRACE, cached_tokens=0), Outcome.FINISHED)
+    house.accounts.ended("code", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("cross_model_cached_tokens_total", "code") == [32]
+    assert values("pool_cross_model_cached_tokens_total", "prefill", "shared") == [32]
+    assert values("pool_output_tokens_total", "decode", "d") == [22]
+
+
+def test_stages_are_seconds_of_their_own_pool_and_observed_once(house: House) -> None:
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    house.metrics.publish()
+    values = house.kinds.values
+    # Each is the middle of its bucket.
+    assert values("stage_seconds", "math", "prefill", "shared", "ttft") == pytest.approx([0.85])
+    assert values("stage_seconds", "math", "decode", "d", "tpot") == pytest.approx([0.085])
+    assert values("stage_seconds", "math", "decode", "d", "e2e") == pytest.approx([1.75])
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    assert len(values("stage_seconds", "math", "prefill", "shared", "ttft")) == 2
+
+
+def test_admission_counts_are_told(house: House) -> None:
+    house.admission.now = ModelCounts(queued=4, running=2, admitted=7, cancelled=1)
+    house.admission.now.refused[Reason.QUEUE_FULL] = 3
+    house.metrics.publish()
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("admission_queued_requests", "math") == [4, 4]
+    assert values("admission_running_requests", "math") == [2, 2]
+    assert values("admission_admitted_total", "math") == [7]
+    assert values("admission_cancelled_total", "math") == [1]
+    assert values("admission_refused_total", "math", "max_queued") == [3]
+
+
+def test_pool_telemetry_is_told_also_when_nobody_answers(house: House) -> None:
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("pool_replicas", "prefill", "shared") == [3]
+    assert values("pool_fresh_replicas", "decode", "d") == [2]
+    assert values("pool_slots", "decode", "d") == [8]
+    assert values("pool_running_requests", "decode", "d") == [5]
+    assert values("pool_free_kv_tokens", "decode", "d") == [4096]
+    assert values("pool_prefill_wait_seconds", "prefill", "shared") == [0.25]
+    house.pools.figures = PoolFigures(prefill_wait_ms=math.inf)
+    house.metrics.publish()
+    assert values("pool_prefill_wait_seconds", "prefill", "shared") == [0.25, math.inf]
+
+
+def test_stalls_of_the_event_loop_are_told_in_seconds(house: House) -> None:
+    house.watch.stalls.add(4.0, times=2)
+    house.metrics.publish()
+    house.metrics.publish()
+    assert house.kinds.values("event_loop_stall_seconds") == pytest.approx([0.004, 0.004])
+    assert house.kinds.values("event_loop_stall_p99_seconds") == [0, 0]
+
+
+def test_rays_own_metrics_can_be_made_and_used_without_a_cluster(house: House) -> None:
+    metrics = Metrics(SPEC, house.accounts, house.admission, house.pools, house.watch, RayMetrics())
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    metrics.publish()

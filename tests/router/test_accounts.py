@@ -1,0 +1,191 @@
+"""The books, checked by hand; and who brought a cached prefix."""
+
+import pytest
+
+from heliostat.spec import Family, Model, Pool, Spec
+from heliostat.wire import Role
+from router.accounts import Accounts, Outcome, Stage
+from router.cross_model import FirstModels
+from router.histogram import BOUNDS_MS, Histogram
+from router.trace import Trace
+
+PROMPT = tuple(range(100))
+POOL = Pool(weights="w")
+SPEC = Spec(
+    family=Family(base="b"),
+    prefill={"shared": POOL, "own": POOL},
+    decode={"math": POOL, "code": POOL, "idle": POOL},
+    models={
+        "math": Model(prefill="shared", decode="math"),
+        "code": Model(prefill="shared", decode="code"),
+        "alone": Model(prefill="own", decode="code"),
+    },
+)
+
+
+def trace(cached_tokens: int = 0) -> Trace:
+    """100 prompt tokens of 1,000 bytes each; 2 s in the decode pool for 21 tokens."""
+    return Trace(
+        prefill_replica="p0", decode_replica="d0", cached_tokens=cached_tokens, output_tokens=21,
+        handoff_bytes=100_000, save_ms=2.0, load_ms=3.0, attempts=1,
+        started_s=10.0, admitted_s=10.1, prefilled_s=10.5, first_token_s=10.6,
+    )  # fmt: skip
+
+
+def accounts(max_blocks: int = 1000) -> Accounts:
+    return Accounts(SPEC, lambda: 12.5, max_blocks)
+
+
+def seen(histogram: Histogram) -> list[tuple[float, int]]:
+    """Upper bounds of the buckets that are not empty, ms, with their counts."""
+    pairs = zip((*BOUNDS_MS, float("inf")), histogram.counts, strict=True)
+    return [(bound, count) for bound, count in pairs if count]
+
+
+def test_a_finished_request_by_hand() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
+    figures = books.model("math")
+    assert figures.requests == {**dict.fromkeys(Outcome, 0), Outcome.FINISHED: 1}
+    assert (figures.prompt_tokens, figures.cached_tokens, figures.output_tokens) == (100, 64, 21)
+    assert (figures.transfer_bytes, figures.failovers) == (100_000, 0)
+    assert figures.decode_slot_s == pytest.approx(12.5 - 10.5)
+    assert figures.kv_byte_s == pytest.approx(1000 * (100 + 121) / 2 * 2.0)
+    assert {stage: seen(histogram) for stage, histogram in figures.stages.items()} == {
+        Stage.ADMIT: [(100, 1)],
+        Stage.PREFILL: [(500, 1)],  # 400 ms
+        Stage.HANDOFF: [(5, 1)],
+        Stage.DECODE: [(100, 1)],
+        Stage.TTFT: [(700, 1)],  # 600 ms
+        Stage.TPOT: [(100, 1)],  # 1,900 ms over 20 steps
+        Stage.E2E: [(3000, 1)],  # 2,500 ms
+    }
+
+
+def test_a_pool_is_the_sum_of_its_models() -> None:
+    books = accounts()
+    for model in ("math", "code", "alone"):
+        books.ended(model, PROMPT, trace(), Outcome.FINISHED)
+    books.ended("code", PROMPT, trace(), Outcome.CANCELLED)
+    shared, code = books.pool(Role.PREFILL, "shared"), books.pool(Role.DECODE, "code")
+    assert (shared.requests[Outcome.FINISHED], shared.requests[Outcome.CANCELLED]) == (2, 1)
+    assert (code.requests[Outcome.FINISHED], code.output_tokens) == (2, 63)
+    assert code.decode_slot_s == pytest.approx(6.0)
+    assert len(code.stages[Stage.TTFT]) == 3
+    assert books.pool(Role.DECODE, "idle").prompt_tokens == 0
+    assert books.model("code").output_tokens == 42  # summing up changes no model
+
+
+def test_a_refused_request_has_no_tokens_and_only_its_outcome() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, Trace(started_s=10.0), Outcome.REFUSED)
+    figures = books.model("math")
+    assert figures.requests[Outcome.REFUSED] == 1
+    assert (figures.prompt_tokens, figures.decode_slot_s, figures.kv_byte_s) == (0, 0, 0)
+    assert not any(len(histogram) for histogram in figures.stages.values())
+
+
+def test_a_cancelled_request_says_nothing_of_its_length() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(), Outcome.CANCELLED)
+    stages = books.model("math").stages
+    assert (len(stages[Stage.TTFT]), len(stages[Stage.TPOT]), len(stages[Stage.E2E])) == (1, 0, 0)
+
+
+def test_every_attempt_moves_bytes_but_the_kv_is_there_once() -> None:
+    books, twice = accounts(), trace()
+    twice.attempts, twice.handoff_bytes = 2, 200_000
+    books.ended("math", PROMPT, twice, Outcome.FINISHED)
+    figures = books.model("math")
+    assert (figures.transfer_bytes, figures.failovers) == (200_000, 1)
+    assert figures.kv_byte_s == pytest.approx(1000 * 110.5 * 2.0)
+
+
+def test_a_prompt_of_one_token_has_no_handoff() -> None:
+    books = accounts()
+    short = Trace(output_tokens=1, attempts=1, started_s=10, admitted_s=10, prefilled_s=10, first_token_s=11)
+    books.ended("math", (1,), short, Outcome.FINISHED)
+    figures = books.model("math")
+    assert (figures.prompt_tokens, figures.kv_byte_s) == (1, 0)
+    assert (len(figures.stages[Stage.HANDOFF]), len(figures.stages[Stage.TPOT])) == (0, 0)
+
+
+def test_an_unknown_model_counts_as_nothing() -> None:
+    books = accounts()
+    books.ended("nobody", PROMPT, trace(), Outcome.FINISHED)
+    assert [status.name for status in books.to_status()] == ["math", "code", "alone"]
+    assert not any(sum(status.requests.values()) for status in books.to_status())
+
+
+def test_a_prefix_of_another_model_is_counted() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    # The same 80 tokens, then others: two whole blocks are shared, of which the replica had 48 tokens.
+    books.ended("code", (*PROMPT[:80], *range(500, 540)), trace(cached_tokens=48), Outcome.FINISHED)
+    assert books.model("code").cross_model_tokens == 48
+    assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 48
+    assert books.model("math").cross_model_tokens == 0
+
+
+def test_a_prefix_of_its_own_is_not() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    books.ended("code", PROMPT, trace(), Outcome.FINISHED)  # on another replica: nothing was cached there
+    books.ended("math", PROMPT, trace(cached_tokens=99), Outcome.FINISHED)
+    assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 0
+    assert books.pool(Role.PREFILL, "shared").cached_tokens == 99
+
+
+def test_pools_do_not_share_prefixes() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    books.ended("alone", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
+    assert books.model("alone").cross_model_tokens == 0
+
+
+def test_cached_blocks_are_nobodys_until_the_one_that_computed_them_is_over() -> None:
+    first = FirstModels()
+    # `math` computes the prompt and still decodes; `code` finds it and is over before.
+    assert first.cross_model_tokens("shared", "code", PROMPT, 100) == 0
+    assert len(first) == 0
+    assert first.cross_model_tokens("shared", "math", PROMPT, 0) == 0
+    assert first.cross_model_tokens("shared", "code", PROMPT, 100) == 100
+    assert first.cross_model_tokens("shared", "math", PROMPT, 100) == 0
+
+
+def test_a_partly_filled_block_counts_its_own_tokens() -> None:
+    first = FirstModels()
+    first.cross_model_tokens("shared", "math", PROMPT[:40], 0)
+    assert first.cross_model_tokens("shared", "code", PROMPT[:40], 40) == 40
+
+
+def test_the_memory_of_first_models_is_bounded_and_keeps_what_is_used() -> None:
+    first = FirstModels(max_blocks=8)
+    system = tuple(range(64))
+    first.cross_model_tokens("shared", "math", system, 0)
+    for question in range(100):
+        prompt = (*system, *range(1000 * question, 1000 * question + 64))
+        assert first.cross_model_tokens("shared", "code", prompt, 64) == 64
+        assert len(first) <= 8
+
+
+def test_status_shows_quantiles_from_the_buckets() -> None:
+    books = accounts()
+    for _ in range(10):
+        books.ended("math", PROMPT, trace(cached_tokens=20), Outcome.FINISHED)
+    status = books.to_status()[0]
+    assert (status.name, status.requests["finished"], status.prompt_tokens) == ("math", 10, 1000)
+    assert (status.cached_tokens, status.cross_model_tokens, status.output_tokens) == (200, 0, 210)
+    assert status.ttft_p50_ms == pytest.approx(600)  # the middle of 500 to 700
+    assert status.ttft_p95_ms == pytest.approx(690)
+    assert status.tpot_p50_ms == pytest.approx(85)  # the middle of 70 to 100
+    assert books.to_status()[1].tpot_p95_ms == 0
+
+
+def test_a_histogram_without_values_and_one_beyond_its_bounds() -> None:
+    histogram = Histogram()
+    assert histogram.quantile(0.5) == 0
+    histogram.add(10 * BOUNDS_MS[-1])
+    assert histogram.quantile(0.5) == BOUNDS_MS[-1]
+    histogram.add(0.0, times=3)
+    assert 0 < histogram.quantile(0.5) < BOUNDS_MS[0]
