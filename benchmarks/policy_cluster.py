@@ -18,6 +18,7 @@ from deployments.sim_prefill import KvListener
 from heliostat.errors import LegFailedError
 from heliostat.spec import Family, Limits, Model, Pool, Replicas, SimTiming, Spec
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from router.accounts import Accounts
 from router.admission import Admission, PoolFigures, Slot
 from router.choice import Chooser
 from router.pipeline import Admission as Door
@@ -171,15 +172,7 @@ class _BoardCapacity:
         self._pools = pools
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
-        figures = self._board.figures(self._pools[role, pool].names)
-        return PoolFigures(
-            figures.replicas,
-            figures.fresh,
-            figures.slots,
-            figures.running + figures.waiting,
-            figures.free_kv_tokens,
-            figures.prefill_wait_ms,
-        )
+        return self._board.figures(self._pools[role, pool].names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +228,7 @@ class SimCluster:
         self._report(board)
         admission = Admission(spec, _BoardCapacity(board, pools), now, routers) if choice.admission else None
         door: Door = admission or OpenDoor()
-        return RouterProcess(board, Pipeline(routes, door, clock=now), admission)
+        return RouterProcess(board, Pipeline(routes, door, Accounts(spec, now), clock=now), admission)
 
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         loop = asyncio.get_running_loop()

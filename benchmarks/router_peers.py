@@ -10,6 +10,7 @@ Everything listens on the loopback interface; Ray's HAProxy is the exception, an
 
 import argparse
 import hashlib
+import os
 import subprocess
 import sys
 import sysconfig
@@ -27,7 +28,9 @@ READY_S = 180.0
 STOP_S = 30.0
 POLL_S = 0.25
 
-READY_TOKENS = 1
+ENGINE_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+"""Nothing is looked up outside; the stand-in has no KV cache, but vLLM sizes one in its configuration."""
+
 METRICS_PORT_OFFSET = 1000
 """From a router's port to that of its metrics; both routers want the same one by default."""
 
@@ -73,7 +76,8 @@ class Peer:
     @property
     def environment(self) -> str:
         """The name of its environment's folder; peers with equal packages share one."""
-        return f"{self.packages[0].partition('==')[0]}-{self._digest()}"
+        kind = "project" if self.on_project else self.packages[0].partition("==")[0]
+        return f"{kind}-{self._digest()}"
 
     def _digest(self) -> str:
         text = "\n".join((*self.packages, sys.version, str(self.on_project)))
@@ -91,27 +95,46 @@ class Peer:
 
     def start(self, cache: Path, backend: Backend, port: int, log: Path) -> "subprocess.Popen[bytes]":
         """Start it; `wait_ready` says when it serves, `stop` ends it. `log` gets all that it prints."""
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                self.command(self.install(cache), backend, port),
-                cwd=REPOSITORY,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a Ctrl-C must reach it once, from `stop`
-            )
+        return _launch(self.command(self.install(cache), backend, port), log)
 
 
-VLLM_ROUTER = Peer("vllm-router", ("vllm-router==0.1.17",), "vllm_router.launch_router")
-SGLANG_ROUTER = Peer("sglang-router", ("sglang-router==0.3.2",), "sglang_router.launch_router")
-_RAY_EXTRAS = ("pyarrow==21.0.0", "jsonref==1.1.0")
-"""What `ray[llm]` needs beyond this project; its vLLM 0.29 for CUDA is not wanted."""
+def start_standin(
+    model: str, weights: Path, port: int, log: Path, *, step_ms: float = 0.0, stats: bool = True
+) -> "subprocess.Popen[bytes]":
+    """Start vLLM's API server over the stand-in engine (`benchmarks.router_standin`), as `Peer.start`."""
+    line = [sys.executable, "-m", "benchmarks.router_standin", "--port", str(port), "--model", model]
+    line += ["--weights", str(weights), "--step-ms", str(step_ms)]
+    return _launch(line if stats else [*line, "--no-stats"], log)
 
-RAY_SERVE_LLM = Peer("ray.serve.llm", _RAY_EXTRAS, "benchmarks.router_ray", on_project=True)
+
+def _launch(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=os.environ | ENGINE_ENVIRONMENT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C must reach it once, from `stop`
+        )
+
+
+RAY_MODULE = "benchmarks.router_ray"
+RAY_PACKAGES = ("pyarrow==26.0.1", "jsonref==1.1.0")
+"""What `ray.serve.llm` imports beyond this project; the vLLM 0.29 for CUDA of `ray[llm]` is left out."""
+
+VLLM_ROUTER = Peer(
+    "vllm-router", ("vllm-router==0.1.17",), "vllm_router.launch_router", ("--log-level", "warning")
+)
+SGLANG_ROUTER = Peer(
+    "sglang-router", ("sglang-router==0.3.2",), "sglang_router.launch_router", ("--log-level", "warn")
+)
+RAY_SERVE_LLM = Peer("ray.serve.llm", RAY_PACKAGES, RAY_MODULE, on_project=True)
 RAY_SERVE_LLM_UNBATCHED = Peer(
-    "ray.serve.llm, no batching", _RAY_EXTRAS, "benchmarks.router_ray", ("--batch-ms", "0"), on_project=True
+    "ray.serve.llm, no batching", RAY_PACKAGES, RAY_MODULE, ("--batch-ms", "0"), on_project=True
 )
 RAY_SERVE_LLM_DIRECT = Peer(
-    "ray.serve.llm, direct streaming", _RAY_EXTRAS, "benchmarks.router_ray", ("--direct",), on_project=True
+    "ray.serve.llm, direct streaming", RAY_PACKAGES, RAY_MODULE, ("--direct",), on_project=True
 )
 PEERS = (VLLM_ROUTER, SGLANG_ROUTER, RAY_SERVE_LLM, RAY_SERVE_LLM_UNBATCHED, RAY_SERVE_LLM_DIRECT)
 
@@ -129,7 +152,7 @@ def wait_ready(url: str, model: str, process: "subprocess.Popen[bytes]", log: Pa
         try:
             response = httpx.post(
                 f"{url}/v1/completions",
-                json={"model": model, "prompt": "a", "max_tokens": READY_TOKENS},
+                json={"model": model, "prompt": "a", "max_tokens": 1},
                 timeout=5.0,
             )
             if response.status_code == 200:
@@ -158,7 +181,7 @@ def _tail(log: Path) -> str:
 
 
 def _site_packages(home: Path) -> Path:
-    return Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
 
 
 def _uv(*arguments: str) -> list[str]:
@@ -174,8 +197,9 @@ def _run(command: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the environments of all peers.")
     parser.add_argument("cache", type=Path, help="the folder that holds them")
+    cache = parser.parse_args().cache
     for peer in PEERS:
-        print(peer.name, peer.install(parser.parse_args().cache))
+        print(f"{peer.name}: {peer.install(cache)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 import msgspec
 
+from benchmarks.policy_cluster import OpenDoor
 from benchmarks.report import REPOSITORY, Metric
 from benchmarks.transfer_kv import QWEN3_8B
 from deployments.engine import Engine, EngineConfig
@@ -33,7 +34,8 @@ from deployments.environment import replica_environment
 from heliostat.spec import Family, Pool, Transfer, Transport
 from heliostat.status import HandoffFigures
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
-from router.pipeline import GenerateRequest, Pipeline, Route, Trace
+from router.pipeline import GenerateRequest, Pipeline, Route
+from router.trace import Trace
 
 CHUNK_TOKENS = 256
 HIDDEN_SHARE = 0.8
@@ -145,8 +147,8 @@ async def _measure(
         await decode.start()
         route = Route(_LocalPrefill(prefill), _LocalDecode(decode))
         pipelines = {
-            "late": Pipeline({"m": route}),
-            "early": Pipeline({"m": route}, early=True),
+            "late": Pipeline({"m": route}, OpenDoor()),
+            "early": Pipeline({"m": route}, OpenDoor(), early=True),
         }
         for length in tokens:
             for number in range(rounds + 1):

@@ -15,7 +15,7 @@ from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
 from heliostat.wire import Load, Role
-from router.admission.capacity import PoolFigures
+from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
 
 BEAT_S = 1.0
@@ -76,15 +76,7 @@ class ServeClusterView:
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
-        figures = self._board.figures(self._names.get((role, pool), ()))
-        return PoolFigures(
-            replicas=figures.replicas,
-            fresh=figures.fresh,
-            slots=figures.slots,
-            running=figures.running + figures.waiting,
-            free_kv_tokens=figures.free_kv_tokens,
-            prefill_wait_ms=figures.prefill_wait_ms,
-        )
+        return self._board.figures(self._names.get((role, pool), ()))
 
     def unavailable(self, model: str) -> str | None:
         route = self._spec.models[model]

@@ -10,17 +10,23 @@ from starlette.types import ASGIApp
 
 from deployments import board
 from deployments.cluster_view import ServeClusterView
+from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.wire import Load, Role
+from router.accounts import Accounts
 from router.admission import Admission
 from router.channel.inbox import Inbox
+from router.loop_watch import LoopWatch
 from router.pipeline import Pipeline, Route
 
 PUMP_S = 0.1
 """Between two looks of admission at the pools; a slot that is given back is granted again at once."""
+
+PUBLISH_S = 1.0
+"""Between two looks of Ray's metrics at ours."""
 
 
 @serve.ingress()
@@ -46,6 +52,9 @@ class Router:
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
         self._cluster = ServeClusterView(spec, handles, board.BOARD, self._inbox.address)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
+        accounts = Accounts(spec)
+        self._loop_watch = LoopWatch(asyncio.get_running_loop())
+        self._metrics = Metrics(spec, accounts, self._admission, self._cluster, self._loop_watch)
         prefill_pools = {
             name: ServePrefillPool(
                 self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
@@ -66,11 +75,14 @@ class Router:
                 for model, route in spec.models.items()
             },
             self._admission,
+            accounts,
             early=spec.transfer.decode_choice == "early",
         )
         self._listening = asyncio.create_task(self._inbox.start())
         self._cluster.start()
+        self._loop_watch.start()
         self._pump()
+        self._publish()
         roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
         serving = build_serving(
             roots,
@@ -80,7 +92,7 @@ class Router:
             self._cluster.unavailable,
             self._admission,
         )
-        self._app = build_app(serving, self._cluster)
+        self._app = build_app(serving, self._cluster, accounts.to_status)
 
     def _on_load(self, load: Load) -> None:
         board.BOARD.observe(load)
@@ -89,6 +101,10 @@ class Router:
         """Loads come with every engine step; admission looks at them this often."""
         self._admission.pump()
         asyncio.get_running_loop().call_later(PUMP_S, self._pump)
+
+    def _publish(self) -> None:
+        self._metrics.publish()
+        asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
 
     def _on_lost(self, replica: str) -> None:
         board.BOARD.failed(replica, lost=True)

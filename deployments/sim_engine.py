@@ -11,7 +11,7 @@ A pool's `engine_args: {faults: {...}}` breaks its replicas on purpose:
     stall_after_tokens: 100       after so many output tokens no stream gets another one
     slow: 3.0                     everything takes three times as long
 
-Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`, and handoffs in `status`.
+Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`, handoffs in `status`.
 """
 
 import asyncio

@@ -14,13 +14,11 @@ Waiting for the writer's notification from the start is no way out: notification
 messages are frequent, and a step then takes seconds (tried).
 """
 
-import ctypes
 import multiprocessing
 import os
-import signal
 import time
 
-PR_SET_PDEATHSIG = 1
+from deployments.parent_death import end_with_parent
 
 NAP = "HELIOSTAT_NAP"
 """Set by `deployments.environment` for replicas without a GPU; vLLM loads plugins in all its processes."""
@@ -43,6 +41,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return  # the replica itself, which is Ray's to end
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent.pid:  # it died before we asked
-        os.kill(os.getpid(), signal.SIGTERM)
+    end_with_parent(parent.pid or 0)

@@ -4,11 +4,12 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from heliostat.spec import Family, Model, Pool, Replicas, Spec, Transfer
+from heliostat.spec import Spec
 from heliostat.yamllines import Document, KeyPath, Problem
 
 _NAME_RULE = (
@@ -77,17 +78,26 @@ def show(value: object) -> str:
 
 
 def _model_at(path: KeyPath) -> type[BaseModel]:
-    """What stands at `path` in a spec."""
-    match path:
-        case ("family",):
-            return Family
-        case ("transfer",):
-            return Transfer
-        case ("prefill" | "decode", _):
-            return Pool
-        case ("prefill" | "decode", _, "replicas"):
-            return Replicas
-        case ("models", _):
-            return Model
-        case _:
+    """What stands at `path` in a spec, found by its types; the spec itself where nothing of ours does."""
+    kind: type[BaseModel] = Spec
+    inside = False  # a section of named entries, such as `models`
+    for key in path:
+        if inside:
+            inside = False
+            continue
+        field = kind.model_fields.get(str(key))
+        models = [part for part in _parts(field.annotation) if _is_model(part)] if field else []
+        if not models:
             return Spec
+        kind, inside = models[0], get_origin(field.annotation) is dict if field else False
+    return kind
+
+
+def _parts(annotation: object) -> list[type]:
+    """A type, and what it is made of: `dict[str, Pool]`, `Connector | None`."""
+    inner = [part for argument in get_args(annotation) for part in _parts(argument)]
+    return [annotation, *inner] if isinstance(annotation, type) else inner
+
+
+def _is_model(kind: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

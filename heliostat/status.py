@@ -81,14 +81,6 @@ class PoolStatus(_Frozen):
     problem: str | None
 
 
-class ClusterStatus(_Frozen):
-    """The whole cluster as one router sees it; `ready` when every pool has a replica."""
-
-    version: str
-    ready: bool
-    pools: tuple[PoolStatus, ...]
-
-
 class ModelStatus(_Frozen):
     """One model in one router since that started: requests by outcome, tokens, and how long they took.
 
@@ -107,3 +99,12 @@ class ModelStatus(_Frozen):
     ttft_p95_ms: float
     tpot_p50_ms: float
     tpot_p95_ms: float
+
+
+class ClusterStatus(_Frozen):
+    """The whole cluster as one router sees it; `ready` when every pool has a replica."""
+
+    version: str
+    ready: bool
+    pools: tuple[PoolStatus, ...]
+    models: tuple[ModelStatus, ...] = ()

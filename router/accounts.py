@@ -153,19 +153,20 @@ def _time(stages: dict[Stage, Histogram], trace: Trace, outcome: Outcome, ended_
 
     TPOT and end to end only of finished requests: one that breaks off early is not a fast one.
     """
+    started_s = trace.started_s or trace.admitted_s  # nobody noted when it came: then it begins here
     if trace.admitted_s:
-        stages[Stage.ADMIT].add((trace.admitted_s - trace.started_s) * 1000)
+        stages[Stage.ADMIT].add((trace.admitted_s - started_s) * 1000)
         if trace.prefilled_s:
             stages[Stage.PREFILL].add((trace.prefilled_s - trace.admitted_s) * 1000)
     if trace.first_token_s:
         if trace.prefill_replica is not None:
             stages[Stage.HANDOFF].add(trace.save_ms + trace.load_ms)
         stages[Stage.DECODE].add((trace.first_token_s - trace.prefilled_s) * 1000)
-        stages[Stage.TTFT].add((trace.first_token_s - trace.started_s) * 1000)
+        stages[Stage.TTFT].add((trace.first_token_s - started_s) * 1000)
     if outcome is Outcome.FINISHED:
         if trace.first_token_s and trace.output_tokens > 1:
             stages[Stage.TPOT].add((ended_s - trace.first_token_s) * 1000 / (trace.output_tokens - 1))
-        stages[Stage.E2E].add((ended_s - trace.started_s) * 1000)
+        stages[Stage.E2E].add((ended_s - started_s) * 1000)
 
 
 def _status(name: str, figures: Figures) -> ModelStatus:

@@ -10,7 +10,7 @@ DEFAULT_OUTPUT = 256
 """Output tokens expected of a model without history."""
 
 SESSION_TOKENS = 256
-"""Turns of a conversation begin alike; so much of the prompt stands for the session."""
+"""Turns of a conversation begin alike; so much of the prompt stands for a session without a name."""
 
 Leg = PrefillRequest | DecodeRequest
 
@@ -51,7 +51,7 @@ class Chooser:
             LegRequest(
                 num_tokens,
                 output,
-                f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}",
+                leg.session or f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}",
                 self._draw(),
                 leg.avoid,
                 self._tpot_target_ms,

@@ -4,13 +4,12 @@ Stored figure by figure, because a policy reads one figure of all replicas at a 
 table, or over the rows of one pool taken from it.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from heliostat.wire import Load
 from router.policy.base import Candidates
+from router.pool_figures import PoolFigures
 
 STALE_S = 2.0
 """A reading older than this counts as full for admission. Choices use it all the same: one must be made."""
@@ -24,25 +23,6 @@ FIGURES = 19
 
 Table = NDArray[np.float64]
 Figure = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """A pool as admission sees it. All figures but `replicas` are of the replicas with a fresh reading:
-    whoever has not reported for `STALE_S` is full.
-
-    `slots` is how many requests they compute at a time, `running` and `waiting` what is there, calls in
-    flight included. A replica that says no limit of its own has an infinite one. `prefill_wait_ms` is the
-    smallest wait for a prompt's first token; infinite when nobody is fresh, 0 before a rate was measured.
-    """
-
-    replicas: int
-    fresh: int
-    slots: float
-    running: float
-    waiting: float
-    free_kv_tokens: float
-    prefill_wait_ms: float
 
 
 def blank(replicas: int) -> Table:
@@ -97,8 +77,7 @@ def figures(table: Table, now: float) -> PoolFigures:
         replicas=table.shape[1],
         fresh=fresh.shape[1],
         slots=float(_unless_zero(fresh[MAX_RUNNING]).sum()),
-        running=float(running.sum()),
-        waiting=float(waiting.sum()),
+        running=float(running.sum() + waiting.sum()),
         free_kv_tokens=float(_free_kv(fresh).sum()),
         prefill_wait_ms=float(waits.min(initial=np.inf)),
     )

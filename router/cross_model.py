@@ -5,7 +5,7 @@ from collections import OrderedDict
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 
 MAX_BLOCKS = 131_072
-"""About four million prompt tokens, in some 30 MB."""
+"""About four million prompt tokens, in some 25 MB."""
 
 
 class FirstModels:

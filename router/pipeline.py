@@ -12,13 +12,21 @@ client has as forced input before it goes on (rule 6).
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from heliostat.errors import HandoffFailedError, LegFailedError, RequestError, UnknownModelError
+from heliostat.errors import (
+    HandoffFailedError,
+    LegFailedError,
+    OverloadedError,
+    PoolUnavailableError,
+    RequestError,
+    UnknownModelError,
+)
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from router.accounts import Outcome
 from router.trace import Trace
 
 MAX_ATTEMPTS = 3
@@ -69,6 +77,13 @@ class Admission(Protocol):
         """Output tokens that a request of the model is likely to take."""
 
 
+class Book(Protocol):
+    """Where requests are accounted for (`router.accounts`)."""
+
+    def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
+        """Called once per request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The two pools behind a model's name."""
@@ -115,12 +130,14 @@ class Pipeline:
         self,
         routes: Mapping[str, Route],
         admission: Admission,
+        book: Book | None = None,
         *,
         early: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = routes
         self._admission = admission
+        self._book = book
         self._early = early
         self._clock = clock
 
@@ -134,23 +151,48 @@ class Pipeline:
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
         trace, progress = request.trace, _Progress()
-        async with self._admission.slot(
-            request.model, len(request.token_ids), request.max_tokens, request.priority, request.deadline_s
-        ) as slot:
-            trace.admitted_s = self._clock()
-            while True:
-                trace.attempts += 1
-                progress.fruitless += 1
-                try:
-                    async with aclosing(self._attempt(route, request, progress)) as frames:
-                        async for frame in frames:
-                            slot.served(self._take(trace, progress, frame))
-                            yield frame
-                    return
-                except LegFailedError as error:
-                    trace.failures.append(error.message)
-                    if not self._goes_on(request, progress, error):
-                        raise
+        with self._booked(request):
+            async with self._admission.slot(
+                request.model,
+                len(request.token_ids),
+                request.max_tokens,
+                request.priority,
+                request.deadline_s,
+            ) as slot:
+                trace.admitted_s = self._clock()
+                while True:
+                    trace.attempts += 1
+                    progress.fruitless += 1
+                    try:
+                        async with aclosing(self._attempt(route, request, progress)) as frames:
+                            async for frame in frames:
+                                slot.served(self._take(trace, progress, frame))
+                                yield frame
+                        return
+                    except LegFailedError as error:
+                        trace.failures.append(error.message)
+                        if not self._goes_on(request, progress, error):
+                            raise
+
+    @contextmanager
+    def _booked(self, request: GenerateRequest) -> Iterator[None]:
+        """Whatever becomes of the request, it is booked once."""
+        outcome = Outcome.CANCELLED  # also by whoever closes the generator
+        try:
+            yield
+            outcome = Outcome.FINISHED
+        except OverloadedError:
+            outcome = Outcome.REFUSED
+            raise
+        except PoolUnavailableError:
+            outcome = Outcome.UNAVAILABLE
+            raise
+        except RequestError:
+            outcome = Outcome.FAILED
+            raise
+        finally:
+            if self._book is not None:
+                self._book.ended(request.model, request.token_ids, request.trace, outcome)
 
     def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
         num_tokens = 0
@@ -245,7 +287,8 @@ class Pipeline:
     def _noted(trace: Trace, result: PrefillResult) -> Ticket:
         trace.prefill_replica = result.load.replica
         trace.cached_tokens = result.cached_tokens
-        trace.handoff_bytes += result.ticket.num_bytes
+        if not result.ticket.streamed:  # that of an early choice; the whole one follows
+            trace.handoff_bytes += result.ticket.num_bytes
         trace.save_ms = result.save_ms
         return result.ticket
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from heliostat.wire import Load
 from router import columns
 from router.circuit import CircuitBreaker
-from router.columns import OPEN_UNTIL, OWN, SINCE, PoolFigures
+from router.columns import OPEN_UNTIL, OWN, SINCE
 from router.policy.base import Candidates
+from router.pool_figures import PoolFigures
 from router.prefix_index import PrefixIndex
 
 PREFIX_BLOCKS = 1_000_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Trace:
-    """Replicas, tokens and times of one request. Times are seconds of the router's monotonic clock; 0: not yet.
+    """Replicas, tokens and times of one request. Times are seconds, monotonic; 0: not yet.
 
     `handoff_bytes` counts every attempt, `cached_tokens` the last one; `failures` are the messages of the
     legs that failed, also when another replica then did the work.

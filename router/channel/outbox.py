@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from heliostat.errors import HandoffFailedError
@@ -141,10 +142,13 @@ class Outbox:
         async with asyncio.timeout(CONNECT_S):
             _, link = await loop.create_connection(lambda: Link(self._load), host, int(port))
         link.hello(secret, self._replica)
-        link.on_lost.add(lambda: self._links.pop(address, None))
+        link.on_lost.add(partial(self._forget, address))
         if self._beat is None:
             self._beat = loop.call_later(BEAT_S, self._on_beat)
         return link
+
+    def _forget(self, address: str) -> None:
+        self._links.pop(address, None)
 
     def _on_beat(self) -> None:
         for task in list(self._links.values()):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 
@@ -18,6 +18,7 @@ from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, Tokenize
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 
 from heliostat.errors import HeliostatError, InvalidRequestError, UnknownModelError
+from heliostat.status import ModelStatus
 from router.cluster import ClusterView
 from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
@@ -36,13 +37,18 @@ PREFILL_HEADER = "x-heliostat-prefill"
 DECODE_HEADER = "x-heliostat-decode"
 """Which replicas served a request; the prefill header is absent for a prompt of one token."""
 
+ModelFigures = Callable[[], tuple[ModelStatus, ...]]
+
 
 class Endpoints:
     """One method per endpoint. Errors leave as OpenAI error objects, before the first byte where possible."""
 
-    def __init__(self, serving: Mapping[str, ModelServing], cluster: ClusterView) -> None:
+    def __init__(
+        self, serving: Mapping[str, ModelServing], cluster: ClusterView, models: ModelFigures
+    ) -> None:
         self._serving = serving
         self._cluster = cluster
+        self._models = models
 
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         if not body.messages:
@@ -80,7 +86,9 @@ class Endpoints:
         return JSONResponse({"status": "ready"})
 
     async def status(self) -> Response:
-        return JSONResponse((await self._cluster.status()).model_dump(mode="json"))
+        """Pools as they are now; models as this router, one of several perhaps, has served them."""
+        status = (await self._cluster.status()).model_copy(update={"models": self._models()})
+        return JSONResponse(status.model_dump(mode="json"))
 
     def _model(self, name: str | None) -> ModelServing:
         if not name and len(self._serving) == 1:
@@ -93,7 +101,7 @@ class Endpoints:
         return self._serving[name]
 
 
-def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView) -> FastAPI:
+def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, models: ModelFigures) -> FastAPI:
     """The ASGI application of one router replica."""
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
@@ -101,7 +109,7 @@ def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView) -> Fast
     app.add_exception_handler(HeliostatError, _heliostat_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(BodyLimit)
-    endpoints = Endpoints(serving, cluster)
+    endpoints = Endpoints(serving, cluster, models)
     for path, post in (
         ("/v1/chat/completions", endpoints.chat),
         ("/v1/completions", endpoints.completion),

@@ -1,13 +1,18 @@
-"""One cluster of real vLLM CPU engines for all end-to-end tests, started as a user would start it."""
+"""One cluster of real vLLM CPU engines for all end-to-end tests, started as a user would start it.
 
+Tests of everything around the engines have one of `sim` engines, and its client, `sim`.
+"""
+
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,13 +23,17 @@ import pytest
 from openai import AsyncOpenAI
 from transformers import PreTrainedModel
 
+from deployments.sim_tokens import DEFAULT_VOCAB, extend, first_state, next_token
 from finetune.reference import greedy_reference, load_module
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec
-from heliostat.status import ClusterStatus
+from heliostat.status import ClusterStatus, ReplicaStatus
+from heliostat.wire import Role
+from kvtransfer.contract import kv_domain, read_module
 
 SPEC = Path(__file__).parent / "cluster.yaml"
 TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
+SIM_SPEC = Path(__file__).parent / "sim.yaml"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
 """Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
@@ -201,6 +210,105 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
     url = f"{cluster.url}/v1"
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:
         yield client
+
+
+class SimStream:
+    """One streamed completion as its client sees it; `read` takes it to its end, however that comes."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.tokens: defaultdict[int, list[int]] = defaultdict(list)
+        """By sequence: of every prompt, its n."""
+        self.finished: set[int] = set()
+        """Sequences that were said to be whole."""
+        self.error: dict[str, object] | None = None
+        self.done = False
+        self.broken = False
+
+    async def read(self) -> "SimStream":
+        try:
+            async for line in self.response.aiter_lines():
+                self._take(line)
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            self.broken = True
+        return self
+
+    def _take(self, line: str) -> None:
+        if line == "data: [DONE]":
+            self.done = True
+        elif line.startswith("data: "):
+            event = json.loads(line.removeprefix("data: "))
+            self.error = event.get("error")
+            for choice in event.get("choices", ()):
+                self.tokens[choice["index"]] += choice["token_ids"] or []
+                if choice["finish_reason"]:
+                    self.finished.add(choice["index"])
+
+
+class SimClient:
+    """Completions of the sim cluster, and what its engines must answer."""
+
+    def __init__(self, cluster: Cluster, http: httpx.AsyncClient, stack: AsyncExitStack) -> None:
+        self.cluster, self.http, self._stack = cluster, http, stack
+
+    def expected(self, model: str, prompt: list[int], num_tokens: int, index: int = 0) -> list[int]:
+        """The oracle (`sim_tokens.expected_tokens`), for the `index`-th of n sequences."""
+        spec = self.cluster.spec
+        route, dtype = spec.models[model], spec.family.dtype
+        weights = (spec.prefill[route.prefill].weights, spec.decode[route.decode].weights)
+        state = first_state(prompt, *(kv_domain(read_module(Path(each)), dtype) for each in weights), index)
+        tokens = []
+        for _ in range(num_tokens):
+            tokens.append(next_token(state, DEFAULT_VOCAB))
+            state = extend(state, tokens[-1])
+        return tokens
+
+    async def post(self, body: dict[str, object], headers: dict[str, str] | None = None) -> httpx.Response:
+        return await self.http.post("/v1/completions", json=_asked(body), headers=headers)
+
+    async def open(self, body: dict[str, object], headers: dict[str, str] | None = None) -> SimStream:
+        """The stream once it has a status; it closes with the test."""
+        request = self.http.build_request(
+            "POST", "/v1/completions", json={**_asked(body), "stream": True}, headers=headers
+        )
+        response = await self.http.send(request, stream=True)
+        self._stack.push_async_callback(response.aclose)
+        return SimStream(response)
+
+    async def status(self) -> ClusterStatus:
+        return ClusterStatus.model_validate_json((await self.http.get("/status")).content)
+
+    async def replicas(self, role: Role, pool: str) -> list[ReplicaStatus]:
+        pools = (await self.status()).pools
+        return [r for p in pools if (p.role, p.name) == (role, pool) for r in p.replicas]
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], within_s: float = 60) -> None:
+        async with asyncio.timeout(within_s):
+            while not await condition():
+                pass
+
+
+def _asked(body: dict[str, object]) -> dict[str, object]:
+    return {"temperature": 0, "return_token_ids": True, **body}
+
+
+@pytest.fixture(scope="session")
+def sim_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    if url := request.config.getoption("--cluster-url"):
+        yield Cluster(url, load_spec(SIM_SPEC), SIM_SPEC.name)
+        return
+    with running(SIM_SPEC) as started:
+        yield started
+
+
+@pytest.fixture
+async def sim(sim_cluster: Cluster) -> AsyncIterator[SimClient]:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+    async with (
+        httpx.AsyncClient(base_url=sim_cluster.url, timeout=60, limits=limits) as http,
+        AsyncExitStack() as stack,
+    ):
+        yield SimClient(sim_cluster, http, stack)
 
 
 def heldout(task: str) -> list[dict[str, str]]:

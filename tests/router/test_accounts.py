@@ -92,6 +92,15 @@ def test_a_cancelled_request_says_nothing_of_its_length() -> None:
     assert (len(stages[Stage.TTFT]), len(stages[Stage.TPOT]), len(stages[Stage.E2E])) == (1, 0, 0)
 
 
+def test_a_request_without_a_start_begins_with_its_admission() -> None:
+    books, unnoted = accounts(), trace()
+    unnoted.started_s = 0.0
+    books.ended("math", PROMPT, unnoted, Outcome.FINISHED)
+    stages = books.model("math").stages
+    assert seen(stages[Stage.ADMIT]) == [(BOUNDS_MS[0], 1)]
+    assert seen(stages[Stage.TTFT]) == [(500, 1)]
+
+
 def test_every_attempt_moves_bytes_but_the_kv_is_there_once() -> None:
     books, twice = accounts(), trace()
     twice.attempts, twice.handoff_bytes = 2, 200_000

@@ -9,6 +9,7 @@ import pytest
 
 from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError, UnknownModelError
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
+from router.accounts import Outcome
 from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline, Route
 from router.trace import Trace
 
@@ -112,12 +113,22 @@ class FakeAdmission:
         return min(2, max_tokens)
 
 
+class FakeBook:
+    """Remembers how requests ended."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
 def request(length: int = 4, model: str = "m", bound: str = "") -> GenerateRequest:
     return GenerateRequest("r", model, tuple(range(length)), b"", Trace(), max_tokens=3, bound=bound)
 
 
 def pipeline(prefill: FakePrefillPool, decode: FakeDecodePool, *, early: bool = False) -> Pipeline:
-    return Pipeline({"m": Route(prefill, decode)}, FakeAdmission(), early=early)
+    return Pipeline({"m": Route(prefill, decode)}, FakeAdmission(), FakeBook(), early=early)
 
 
 async def tokens(pipe: Pipeline, req: GenerateRequest) -> tuple[int, ...]:
@@ -206,7 +217,7 @@ async def test_a_bound_answer_is_repaired_before_its_first_token() -> None:
 
 async def test_what_was_served_is_booked_and_the_slot_given_back() -> None:
     admission = FakeAdmission()
-    pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, admission)
+    pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, admission, FakeBook())
     async with aclosing(pipe.generate(request())) as frames:
         await anext(frames)
         assert (admission.inside, admission.slots[0].tokens) == (1, 1)
@@ -216,10 +227,24 @@ async def test_what_was_served_is_booked_and_the_slot_given_back() -> None:
 
 async def test_who_is_not_admitted_costs_nothing() -> None:
     prefill = FakePrefillPool()
-    pipe = Pipeline({"m": Route(prefill, FakeDecodePool())}, FakeAdmission(closed=True))
+    book = FakeBook()
+    pipe = Pipeline({"m": Route(prefill, FakeDecodePool())}, FakeAdmission(closed=True), book)
     with pytest.raises(OverloadedError, match="full"):
         await tokens(pipe, request())
     assert prefill.requests == []
+    assert book.outcomes == [Outcome.REFUSED]
+
+
+async def test_every_request_is_booked_once_with_its_outcome() -> None:
+    book = FakeBook()
+    fine = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, FakeAdmission(), book)
+    await tokens(fine, request())
+    async with aclosing(fine.generate(request())) as frames:
+        await anext(frames)
+    broken = Pipeline({"m": Route(FakePrefillPool(9), FakeDecodePool())}, FakeAdmission(), book)
+    with pytest.raises(PrefillFailedError):
+        await tokens(broken, request())
+    assert book.outcomes == [Outcome.FINISHED, Outcome.CANCELLED, Outcome.FAILED]
 
 
 async def test_closing_the_stream_closes_the_decode_leg() -> None:
