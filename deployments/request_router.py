@@ -45,7 +45,10 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
             self._candidates = candidate_replicas
             self._names = tuple(replica_name(replica.replica_id) for replica in candidate_replicas)
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
-        indices = self._chooser.choose(self._names, call_id, _leg(pending_request))
+        # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked
+        # already, or over, and nobody would ever end a second booking.
+        leg = None if pending_request and pending_request.future.done() else _leg(pending_request)
+        indices = self._chooser.choose(self._names, call_id, leg)
         return [[candidate_replicas[index]] for index in indices]
 
     def on_request_routed(

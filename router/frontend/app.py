@@ -16,8 +16,9 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.entrypoints.serve.tokenize.protocol import DetokenizeRequest, TokenizeRequest
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+from vllm.exceptions import GracefulHTTPError
 
-from heliostat.errors import HeliostatError, InvalidRequestError, UnknownModelError
+from heliostat.errors import HeliostatError, InvalidRequestError, OverloadedError, UnknownModelError
 from heliostat.status import ModelStatus
 from router.cluster import ClusterView
 from router.frontend.body_limit import BodyLimit
@@ -108,6 +109,7 @@ def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, models:
     init_exception_handler(app)
     app.add_exception_handler(HeliostatError, _heliostat_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(GracefulHTTPError, _refused)
     app.add_middleware(BodyLimit)
     endpoints = Endpoints(serving, cluster, models)
     for path, post in (
@@ -145,7 +147,7 @@ def _new_trace(request: Request) -> Trace:
 async def _answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None], trace: Trace) -> Response:
     """What vLLM's layer returned as a response that names the replicas."""
     if isinstance(result, ErrorResponse):
-        return JSONResponse(result.model_dump(), result.error.code, _retry_after(trace))
+        return JSONResponse(result.model_dump(), result.error.code, _retry_after(trace.retry_after_s))
     if isinstance(result, BaseModel):
         return JSONResponse(result.model_dump(), headers=_served_by(trace))
     # The first chunk is awaited before the status line goes out: replicas are known then, and a
@@ -156,15 +158,15 @@ async def _answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None],
     if (status := _error_status(first)) is not None:
         await result.aclose()
         body = first.removeprefix("data: ").strip()
-        return Response(body, status, _retry_after(trace), media_type="application/json")
+        return Response(body, status, _retry_after(trace.retry_after_s), media_type="application/json")
     return StreamingResponse(
         _with_first(first, result), media_type="text/event-stream", headers=_served_by(trace)
     )
 
 
-def _retry_after(trace: Trace) -> dict[str, str]:
+def _retry_after(seconds: float) -> dict[str, str]:
     """In whole seconds (RFC 9110, 10.2.3), where a limit was the reason."""
-    return {"retry-after": str(math.ceil(trace.retry_after_s))} if trace.retry_after_s else {}
+    return {"retry-after": str(math.ceil(seconds))} if seconds else {}
 
 
 async def _with_first(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
@@ -189,6 +191,15 @@ def _served_by(trace: Trace) -> dict[str, str]:
 
 async def _heliostat_error(request: Request, error: Exception) -> Response:
     return request_error_response(error)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What vLLM's layer raised before the answer began, as it would say it, and when to come back."""
+    assert isinstance(error, GracefulHTTPError)
+    response = error_response(str(error), HTTPStatus(error.http_status).phrase, error.http_status)
+    if isinstance(error.__cause__, OverloadedError):
+        response.headers.update(_retry_after(error.__cause__.retry_after_s))
+    return response
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

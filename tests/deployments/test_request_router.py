@@ -1,5 +1,6 @@
 """Our policies behind Serve's seam, without Serve around it."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -36,6 +37,7 @@ class FakeMetadata:
 class FakePending:
     metadata: FakeMetadata
     args: list[object] = field(default_factory=list)
+    future: asyncio.Future[object] = field(default_factory=asyncio.Future)
 
 
 def replicas(count: int) -> list[FakeReplica]:
@@ -87,5 +89,17 @@ async def test_a_call_of_another_method_is_ranked_and_not_booked(own_board: Tele
     router, pool = request_router(), replicas(2)
     assert len(await router.choose_replicas(pool, FakePending(FakeMetadata("1"), ["ticket"]))) == 2
     assert len(await router.choose_replicas(pool, None)) == 2
+    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    assert own_board.candidates(names).in_flight.sum() == 0
+
+
+async def test_a_call_that_has_been_placed_is_not_booked_again(own_board: TelemetryBoard) -> None:
+    """Serve asks once more when another call's turn has placed this one, even when it is over."""
+    router, pool, request = request_router(), replicas(2), pending("1")
+    [best], *_ = await router.choose_replicas(pool, request)
+    request.future.set_result(best)
+    router.on_request_routed(request, best.replica_id, None)
+    router.on_request_completed(best.replica_id, "1")
+    assert len(await router.choose_replicas(pool, request)) == 2
     names = tuple(replica_name(replica.replica_id) for replica in pool)
     assert own_board.candidates(names).in_flight.sum() == 0
