@@ -26,7 +26,7 @@ def running_cluster(spec: Path) -> Iterator[str]:
 
     Raises HeliostatError when the cluster ends, or is not ready in time.
     """
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "cluster.cli", "serve", str(spec), "--ray", "local", "--port", str(port)],
         stdout=sys.stderr,  # stdout is for the table
@@ -70,7 +70,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -3,7 +3,7 @@
 `deployments.vllm_engine` is the real one. Errors are those of `heliostat.errors`.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,12 @@ from typing import Protocol
 from heliostat.spec import Family, Pool, Transfer
 from heliostat.status import ReplicaStatus
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+
+KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
+"""Replica, prompt blocks that its engine keeps now, and those that it has dropped (`PrefixIndex.hashes`).
+
+Called on the replica's event loop, by prefill engines only.
+"""
 
 
 @dataclass(frozen=True)

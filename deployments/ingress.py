@@ -1,6 +1,8 @@
 """The router as a Serve deployment: the composition of frontend, pipeline and pools in one replica."""
 
 import asyncio
+import gc
+import os
 import time
 from collections.abc import Mapping
 
@@ -15,6 +17,7 @@ from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import Spec
+from heliostat.status import ClusterStatus, RouterStatus
 from heliostat.wire import Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
@@ -45,6 +48,7 @@ class Router:
             reachable_host(spec.transfer),
             self._on_load,
             self._on_lost,
+            board.BOARD.kv_changed,
             first_token_s=spec.router.first_token_s,
             idle_s=spec.router.idle_s,
         )
@@ -52,9 +56,9 @@ class Router:
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
         self._cluster = ServeClusterView(spec, handles, board.BOARD, self._inbox.address)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
-        accounts = Accounts(spec)
+        self._accounts = Accounts(spec)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
-        self._metrics = Metrics(spec, accounts, self._admission, self._cluster, self._loop_watch)
+        self._metrics = Metrics(spec, self._accounts, self._admission, self._cluster, self._loop_watch)
         prefill_pools = {
             name: ServePrefillPool(
                 self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
@@ -75,7 +79,7 @@ class Router:
                 for model, route in spec.models.items()
             },
             self._admission,
-            accounts,
+            self._accounts,
             early=spec.transfer.decode_choice == "early",
         )
         self._listening = asyncio.create_task(self._inbox.start())
@@ -92,7 +96,10 @@ class Router:
             self._cluster.unavailable,
             self._admission,
         )
-        self._app = build_app(serving, self._cluster, accounts.to_status)
+        # What is there by now stays, the board and its prefix index among it. Walked through by every
+        # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
+        gc.freeze()
+        self._app = build_app(serving, self._cluster, self._with_router)
 
     def _on_load(self, load: Load) -> None:
         board.BOARD.observe(load)
@@ -101,6 +108,14 @@ class Router:
         """Loads come with every engine step; admission looks at them this often."""
         self._admission.pump()
         asyncio.get_running_loop().call_later(PUMP_S, self._pump)
+
+    def _with_router(self, status: ClusterStatus) -> ClusterStatus:
+        router = RouterStatus(
+            pid=os.getpid(),
+            streams=self._inbox.num_streams,
+            loop_stall_p99_ms=self._loop_watch.p99_ms(),
+        )
+        return status.model_copy(update={"models": self._accounts.to_status(), "router": router})
 
     def _publish(self) -> None:
         self._metrics.publish()

@@ -5,11 +5,11 @@ import contextlib
 import os
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from ray import serve
 
-from deployments.engine import Engine, EngineConfig
+from deployments.engine import Engine, EngineConfig, KvListener
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.errors import EngineStartError, HeliostatError
@@ -35,15 +35,18 @@ class _Replica:
         pool_name = f"{self.role}.{name}"
         try:
             config = _engine_config(spec, self.role, name, f"{context.deployment}#{context.replica_tag}")
-            self._engine = _create_engine(config)
+            self._engine = _create_engine(config, self._kv_changed)
         except EngineStartError:
             raise
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
+        self._outbox = Outbox(config.replica, self._engine.load)
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
-        self._outbox = Outbox(config.replica, self._engine.load)
+
+    def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
+        self._outbox.kv_changed(added, removed)
 
     async def load(self, inbox: str = "") -> Load:
         """Queue, running requests and KV use; from now on also to the router whose `inbox` that is."""
@@ -132,15 +135,15 @@ class DecodeReplica(_Replica):
             self._aborted.popitem(last=False)
 
 
-def _create_engine(config: EngineConfig) -> Engine:
+def _create_engine(config: EngineConfig, on_kv: KvListener) -> Engine:
     """Imported here, because whoever only builds the application must not wait for vLLM's import."""
     if config.pool.engine == "sim":
         from deployments.sim_engine import SimEngine
 
-        return SimEngine(config)
+        return SimEngine(config, on_kv=on_kv)
     from deployments.vllm_engine import VllmEngine
 
-    return VllmEngine(config)
+    return VllmEngine(config, on_kv)
 
 
 def _engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineConfig:

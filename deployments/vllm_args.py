@@ -1,9 +1,10 @@
 """A pool's settings as vLLM's engine arguments (vLLM 0.32)."""
 
-from vllm.config import KVTransferConfig
+from vllm.config import KVEventsConfig, KVTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.engine import EngineConfig
+from deployments.kv_events import KvEventReader
 from heliostat.spec import Connector
 from heliostat.wire import Role
 from kvtransfer.connector import CONNECTOR_NAME, OWNER_CONFIG, TRANSFER_CONFIG
@@ -11,8 +12,11 @@ from kvtransfer.connector import CONNECTOR_NAME, OWNER_CONFIG, TRANSFER_CONFIG
 CPU_KV_CACHE_GIB = 1.0
 
 
-def engine_args(config: EngineConfig) -> AsyncEngineArgs:
-    """vLLM's arguments for a pool; what the spec passes through comes last, but for the rules of sharing."""
+def engine_args(config: EngineConfig, reader: KvEventReader | None = None) -> AsyncEngineArgs:
+    """vLLM's arguments for a pool; what the spec passes through comes last, but for the rules of sharing.
+
+    `reader` hears the engine's KV events, unless the spec sends them elsewhere.
+    """
     kv_cache_gib = config.pool.kv_cache_gib
     if kv_cache_gib is None and config.pool.gpus == 0:
         # Left alone, every CPU engine would claim 92 % of the host's memory.
@@ -26,6 +30,7 @@ def engine_args(config: EngineConfig) -> AsyncEngineArgs:
         "enforce_eager": config.pool.gpus == 0,
         **({"block_size": config.family.block_size} if config.family.block_size else {}),
         **({"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if kv_cache_gib else {}),
+        **({"kv_events_config": _kv_events_config(reader)} if reader else {}),
         **config.pool.engine_args,
         # One module writes all KV of a prefill engine, so its prefix cache is exact. A decode engine
         # holds KV of several writers, and its own blocks must not reach a next turn (rules 3 and 4).
@@ -34,6 +39,17 @@ def engine_args(config: EngineConfig) -> AsyncEngineArgs:
         "kv_transfer_config": _kv_transfer_config(config),
     }
     return AsyncEngineArgs(**settings)
+
+
+def _kv_events_config(reader: KvEventReader) -> KVEventsConfig:
+    return KVEventsConfig(
+        enable_kv_cache_events=True,
+        publisher="zmq",
+        endpoint=reader.endpoint,
+        topic=reader.topic,
+        # For replays, which nobody asks for: it would keep the tokens of so many steps.
+        buffer_steps=0,
+    )
 
 
 def _kv_transfer_config(config: EngineConfig) -> KVTransferConfig:

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 import psutil
 from vllm import SamplingParams
@@ -20,9 +21,10 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from deployments.engine import EngineConfig
+from deployments.engine import EngineConfig, KvListener
 from deployments.engine_log import EngineLog
 from deployments.handoff_desk import HandoffDesk
+from deployments.kv_events import KvEventReader
 from deployments.telemetry import EngineTelemetry
 from deployments.vllm_args import engine_args
 from deployments.vllm_decode import decode_sampling, delta
@@ -61,8 +63,9 @@ STOP_S = 10.0
 class VllmEngine:
     """`deployments.engine.Engine` around one `AsyncLLM`."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, on_kv: KvListener | None = None) -> None:
         self._config = config
+        self._on_kv = on_kv
         self._connector = config.transfer.connector
         self._desk = HandoffDesk(config)
         self._telemetry = EngineTelemetry(self._desk.copied)
@@ -72,12 +75,16 @@ class VllmEngine:
         self._computing: dict[str, asyncio.Event] = {}
         self._llm: AsyncLLM | None = None
         self._leftovers: OwnerFolder | None = None
+        self._kv_events: KvEventReader | None = None
 
     async def start(self) -> None:
+        if self._on_kv is not None and self._config.role is Role.PREFILL:
+            self._kv_events = KvEventReader(self._config.domain, partial(self._on_kv, self._config.replica))
+            self._kv_events.start()
         with self._log.redirect():
             try:
                 self._llm = AsyncLLM.from_engine_args(
-                    engine_args(self._config), stat_loggers=[self._telemetry.factory]
+                    engine_args(self._config, self._kv_events), stat_loggers=[self._telemetry.factory]
                 )
             except (ValueError, TypeError, RuntimeError, OSError) as error:
                 cause = self._log.root_cause() or f"{type(error).__name__}: {error}"
@@ -330,6 +337,9 @@ class VllmEngine:
         if self._llm is not None:
             self._llm.shutdown(timeout=STOP_S)
             self._llm = None
+        if self._kv_events is not None:
+            self._kv_events.close()
+            self._kv_events = None
         if self._leftovers is not None:
             self._leftovers.close()
             self._leftovers = None

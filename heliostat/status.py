@@ -101,6 +101,17 @@ class ModelStatus(_Frozen):
     tpot_p95_ms: float
 
 
+class RouterStatus(_Frozen):
+    """The router replica that answers: `streams` it has open, and how late its event loop runs.
+
+    `loop_stall_p99_ms`: 99 of 100 timers of the last 30 s were no later than that.
+    """
+
+    pid: int
+    streams: int
+    loop_stall_p99_ms: float
+
+
 class ClusterStatus(_Frozen):
     """The whole cluster as one router sees it; `ready` when every pool has a replica."""
 
@@ -108,3 +119,4 @@ class ClusterStatus(_Frozen):
     ready: bool
     pools: tuple[PoolStatus, ...]
     models: tuple[ModelStatus, ...] = ()
+    router: RouterStatus | None = None

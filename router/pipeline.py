@@ -177,10 +177,9 @@ class Pipeline:
     @contextmanager
     def _booked(self, request: GenerateRequest) -> Iterator[None]:
         """Whatever becomes of the request, it is booked once."""
-        outcome = Outcome.CANCELLED  # also by whoever closes the generator
+        outcome: Outcome | None = None
         try:
             yield
-            outcome = Outcome.FINISHED
         except OverloadedError:
             outcome = Outcome.REFUSED
             raise
@@ -192,7 +191,8 @@ class Pipeline:
             raise
         finally:
             if self._book is not None:
-                self._book.ended(request.model, request.token_ids, request.trace, outcome)
+                ended = Outcome.FINISHED if request.trace.finished else Outcome.CANCELLED
+                self._book.ended(request.model, request.token_ids, request.trace, outcome or ended)
 
     def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
         num_tokens = 0
@@ -203,6 +203,7 @@ class Pipeline:
             progress.started = True
             trace.first_token_s = self._clock()
         progress.fruitless = 0
+        trace.finished = frame.finished
         trace.output_tokens += num_tokens
         return num_tokens
 

@@ -27,7 +27,7 @@ MAX_ROWS = 4096
 """Row numbers are given out once, because the index may remember them; after so many it starts anew."""
 
 MAX_LEGS = 65_536
-"""Legs whose replica is remembered after they were left: a failure may be told later."""
+"""Legs and calls that are remembered after their end: a failure, or Serve's news, may come later."""
 
 MAX_RESOLVED = 64
 """Tuples of names whose rows are remembered: one per pool, and a few that were."""
@@ -82,6 +82,8 @@ class TelemetryBoard:
         self._calls: dict[str, _Call] = {}
         self._legs: dict[str, tuple[str, bool]] = {}
         self._takers: OrderedDict[str, str] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._left: OrderedDict[str, None] = OrderedDict()
 
     # What replicas say.
 
@@ -111,8 +113,15 @@ class TelemetryBoard:
         """The call for a request's leg is on its way to a replica.
 
         `num_tokens` are the prompt tokens that it has to compute, or for a decode leg to read; `kv_tokens`
-        is the KV that the call may need at its end. Both are taken until the call ends.
+        is the KV that the call may need at its end. Both are taken until the call ends. Once its leg was
+        `left`, it is not booked: nobody would end it.
         """
+        if call_id not in self._left:
+            self._ended.pop(call_id, None)  # Serve tries a call again under its old id
+            self._book(call_id, replica, num_tokens, kv_tokens)
+            self._legs.setdefault(leg_id, (call_id, False))
+
+    def _book(self, call_id: str, replica: str, num_tokens: int, kv_tokens: int) -> None:
         with self._lock:
             self._end(call_id)  # an earlier choice did not take it
             row = self._rows.get(replica) or self._new_row(replica)
@@ -122,14 +131,14 @@ class TelemetryBoard:
                 self._circuits.tried(replica)
                 column[OPEN_UNTIL] = self._circuits.open_until(replica)
             self._calls[call_id] = _Call(replica, row, num_tokens, kv_tokens, row.readings)
-            self._legs.setdefault(leg_id, (call_id, False))
 
     def sent(self, call_id: str, leg_id: str, replica: str, num_tokens: int, kv_tokens: int = 0) -> None:
-        """The replica has taken the call. If it is the one that was chosen, what was booked then holds."""
+        """The replica has taken the call; said late, perhaps after its end. What was booked for it holds."""
         call = self._calls.get(call_id)
-        if call is None or call.replica != replica:
-            self.chosen(call_id, leg_id, replica, num_tokens, kv_tokens)
-        self._legs[leg_id] = (call_id, True)
+        if (call is None or call.replica != replica) and call_id not in self._ended:
+            self._book(call_id, replica, num_tokens, kv_tokens)
+        if call_id not in self._left:
+            self._legs[leg_id] = (call_id, True)
         self._takers[leg_id] = replica
         if len(self._takers) > MAX_LEGS:
             self._takers.popitem(last=False)
@@ -152,13 +161,16 @@ class TelemetryBoard:
     def left(self, leg_id: str) -> None:
         """Nobody will ask for this leg any more; one that no replica has taken is over with that."""
         call_id, taken = self._legs.pop(leg_id, ("", True))
+        _remember(self._left, call_id)
         if not taken:
-            self.ended(call_id)
+            with self._lock:
+                self._end(call_id)
 
     def ended(self, call_id: str) -> None:
         """The call is over, however it went; unknown calls are ignored, so twice is once."""
         with self._lock:
             self._end(call_id)
+            _remember(self._ended, call_id)
 
     def failed(self, replica: str, *, lost: bool = False) -> None:
         """A leg failed there (`CircuitBreaker.failed`). What a lost replica held is lost, too."""
@@ -279,3 +291,9 @@ class TelemetryBoard:
         self._table[OWN:OPEN_UNTIL, number] -= (1, tokens, kv)
         if call.reading == call.row.readings:
             self._table[SINCE:OWN, number] -= (1, tokens, kv)
+
+
+def _remember(over: OrderedDict[str, None], name: str) -> None:
+    over[name] = None
+    if len(over) > MAX_LEGS:
+        over.popitem(last=False)

@@ -19,6 +19,8 @@ class Trace:
     save_ms: float = 0.0
     load_ms: float = 0.0
     attempts: int = 0
+    finished: bool = False
+    """Whether the client has its whole answer; a stop string ends one before the decode replica does."""
     failures: list[str] = field(default_factory=list)
     started_s: float = 0.0
     admitted_s: float = 0.0

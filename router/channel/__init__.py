@@ -1,4 +1,4 @@
-"""Token frames and loads, from each replica to each router replica over one connection.
+"""Token frames, loads and KV events, from each replica to each router replica over one connection.
 
 Control stays with Ray: the call that places, counts and cancels a request stays open beside it.
 """

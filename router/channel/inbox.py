@@ -3,12 +3,12 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from heliostat.errors import HandoffFailedError, RequestError
 from heliostat.wire import Load, TokenFrame
 from router.channel.merge import merge_frames, num_tokens
-from router.channel.messages import Batch, ChannelError, Hello, Splitter, from_frame
+from router.channel.messages import Batch, ChannelError, Hello, KvEvents, Message, Splitter, from_frame
 
 WATCH_S = 0.25
 """Between two looks at streams that wait for a token."""
@@ -94,18 +94,23 @@ class Stream:
 
 
 class Inbox:
-    """Listens for replicas and hands their frames to the streams."""
+    """Listens for replicas and hands their frames to the streams.
+
+    `on_load` gets what they carry, `on_lost` the name of one whose connection broke, `on_kv` a replica's
+    name, the prompt blocks that it keeps now, and those that it dropped before.
+    """
 
     def __init__(
         self,
         host: str,
         on_load: Callable[[Load], None],
         on_lost: Callable[[str], None],
+        on_kv: Callable[[str, Sequence[int], Sequence[int]], None],
         *,
         first_token_s: float,
         idle_s: float,
     ) -> None:
-        self._on_load, self._on_lost = on_load, on_lost
+        self._on_load, self._on_lost, self._on_kv = on_load, on_lost, on_kv
         self._first_token_s, self._idle_s = first_token_s, idle_s
         self._secret = secrets.token_urlsafe(16)
         self._streams: dict[int, Stream] = {}
@@ -161,6 +166,10 @@ class Inbox:
             if stream := self._streams.get(frame.stream):
                 stream.put(from_frame(frame, batch.load), frame.total)
 
+    def kv_changed(self, replica: str, events: KvEvents) -> None:
+        """What a replica keeps of prompts has changed."""
+        self._on_kv(replica, events.added, events.removed)
+
     def linked(self, link: "_Link") -> None:
         """A replica connected."""
         self._links.add(link)
@@ -203,9 +212,11 @@ class _Link(asyncio.Protocol):
         except ChannelError:
             self.drop()  # a stranger, or a bug on the other side; either way nothing more can be read
 
-    def _take(self, message: Hello | Batch) -> None:
+    def _take(self, message: Message) -> None:
         if isinstance(message, Batch) and self.replica:
             self._inbox.received(message)
+        elif isinstance(message, KvEvents) and self.replica:
+            self._inbox.kv_changed(self.replica, message)
         elif isinstance(message, Hello) and not self.replica and self._inbox.admits(message):
             self.replica = message.replica
         else:

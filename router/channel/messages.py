@@ -1,7 +1,7 @@
 """The messages of the channel and their form on the wire: four bytes of length, then msgpack.
 
 Decoded into these types and nothing else (`msgspec`): what comes from the network is never unpickled.
-A connection begins with a `Hello`; everything after it is a `Batch`, at most one per engine step.
+A connection begins with a `Hello`; what follows is a `Batch`, at most one per engine step, or `KvEvents`.
 """
 
 import struct
@@ -14,6 +14,9 @@ from heliostat.wire import Load, TokenDelta, TokenFrame, TokenLogprobs
 
 MAX_MESSAGE: Final = 64 * 2**20
 """Bytes; a longer message is no message of ours."""
+
+MAX_HASHES: Final = 4096
+"""Of one `KvEvents`: a router takes them in within about a millisecond, and tokens are not held up."""
 
 _LENGTH: Final = struct.Struct("!I")
 
@@ -52,7 +55,14 @@ class Hello(msgspec.Struct, tag=True, array_like=True, frozen=True):
     replica: str
 
 
-Message = Hello | Batch
+class KvEvents(msgspec.Struct, tag=True, array_like=True, frozen=True):
+    """Prompt blocks (`PrefixIndex.hashes`) that the replica has dropped, and those that it keeps since."""
+
+    added: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+Message = Hello | Batch | KvEvents
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Message)

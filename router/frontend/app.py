@@ -19,7 +19,7 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request
 from vllm.exceptions import GracefulHTTPError
 
 from heliostat.errors import HeliostatError, InvalidRequestError, OverloadedError, UnknownModelError
-from heliostat.status import ModelStatus
+from heliostat.status import ClusterStatus
 from router.cluster import ClusterView
 from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
@@ -38,18 +38,19 @@ PREFILL_HEADER = "x-heliostat-prefill"
 DECODE_HEADER = "x-heliostat-decode"
 """Which replicas served a request; the prefill header is absent for a prompt of one token."""
 
-ModelFigures = Callable[[], tuple[ModelStatus, ...]]
+WithRouter = Callable[[ClusterStatus], ClusterStatus]
+"""Adds to the pools' status what this router knows of itself and of the models it has served."""
 
 
 class Endpoints:
     """One method per endpoint. Errors leave as OpenAI error objects, before the first byte where possible."""
 
     def __init__(
-        self, serving: Mapping[str, ModelServing], cluster: ClusterView, models: ModelFigures
+        self, serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter
     ) -> None:
         self._serving = serving
         self._cluster = cluster
-        self._models = models
+        self._with_router = with_router
 
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         if not body.messages:
@@ -88,7 +89,7 @@ class Endpoints:
 
     async def status(self) -> Response:
         """Pools as they are now; models as this router, one of several perhaps, has served them."""
-        status = (await self._cluster.status()).model_copy(update={"models": self._models()})
+        status = self._with_router(await self._cluster.status())
         return JSONResponse(status.model_dump(mode="json"))
 
     def _model(self, name: str | None) -> ModelServing:
@@ -102,7 +103,7 @@ class Endpoints:
         return self._serving[name]
 
 
-def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, models: ModelFigures) -> FastAPI:
+def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter) -> FastAPI:
     """The ASGI application of one router replica."""
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
@@ -111,7 +112,7 @@ def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, models:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(GracefulHTTPError, _refused)
     app.add_middleware(BodyLimit)
-    endpoints = Endpoints(serving, cluster, models)
+    endpoints = Endpoints(serving, cluster, with_router)
     for path, post in (
         ("/v1/chat/completions", endpoints.chat),
         ("/v1/completions", endpoints.completion),

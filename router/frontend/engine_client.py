@@ -105,7 +105,9 @@ class ClusterEngineClient:
         request = self._process(prompt, sampling_params, request_id)
         params = request.sampling_params
         text = RequestText(request, params, self.renderer.get_tokenizer())
-        trace = current_trace.get(Trace())
+        # One HTTP request may hold several prompts, each with a fate of its own.
+        shown = current_trace.get(Trace())
+        trace = Trace(started_s=shown.started_s)
         hints = current_hints.get(NO_HINTS)
         frames = self._pipeline.generate(
             GenerateRequest(
@@ -124,7 +126,9 @@ class ClusterEngineClient:
         try:
             async with aclosing(frames):
                 async for frame in frames:
+                    shown.prefill_replica, shown.decode_replica = trace.prefill_replica, trace.decode_replica
                     output = text.add(frame, trace.cached_tokens)
+                    trace.finished = text.finished
                     if output is not None:
                         yield output
                     if text.finished:

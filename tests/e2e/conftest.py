@@ -1,7 +1,4 @@
-"""One cluster of real vLLM CPU engines for all end-to-end tests, started as a user would start it.
-
-Tests of everything around the engines have one of `sim` engines, and its client, `sim`.
-"""
+"""Clusters of real vLLM CPU engines, and one of `sim` engines, started as a user would start them."""
 
 import asyncio
 import json
@@ -12,7 +9,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,6 +34,7 @@ SIM_SPEC = Path(__file__).parent / "sim.yaml"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
 """Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
+ASKED = {"temperature": 0, "return_token_ids": True}
 START_S = 300
 STOP_S = 60
 
@@ -154,12 +152,19 @@ def serve_command() -> type[ServeProcess]:
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    spec = load_spec(SPEC)
-    if url := request.config.getoption("--cluster-url"):
-        yield Cluster(url, spec, SPEC.name)
-        return
-    with running(SPEC) as started:
-        yield started
+    with given_or_running(request, SPEC) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sim_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with given_or_running(request, SIM_SPEC) as cluster:
+        yield cluster
+
+
+def given_or_running(request: pytest.FixtureRequest, spec: Path) -> AbstractContextManager[Cluster]:
+    url = request.config.getoption("--cluster-url")
+    return nullcontext(Cluster(url, load_spec(spec), spec.name)) if url else running(spec)
 
 
 @contextmanager
@@ -218,31 +223,28 @@ class SimStream:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.tokens: defaultdict[int, list[int]] = defaultdict(list)
-        """By sequence: of every prompt, its n."""
         self.finished: set[int] = set()
-        """Sequences that were said to be whole."""
         self.error: dict[str, object] | None = None
-        self.done = False
-        self.broken = False
+        self.done = self.broken = False
 
     async def read(self) -> "SimStream":
         try:
             async for line in self.response.aiter_lines():
-                self._take(line)
+                self._take(line.removeprefix("data: "))
         except (httpx.RemoteProtocolError, httpx.ReadError):
             self.broken = True
         return self
 
-    def _take(self, line: str) -> None:
-        if line == "data: [DONE]":
-            self.done = True
-        elif line.startswith("data: "):
-            event = json.loads(line.removeprefix("data: "))
-            self.error = event.get("error")
-            for choice in event.get("choices", ()):
-                self.tokens[choice["index"]] += choice["token_ids"] or []
-                if choice["finish_reason"]:
-                    self.finished.add(choice["index"])
+    def _take(self, data: str) -> None:
+        if not data.startswith("{"):
+            self.done |= data == "[DONE]"
+            return
+        event = json.loads(data)
+        self.error = self.error or event.get("error")
+        for choice in event.get("choices", ()):
+            self.tokens[choice["index"]] += choice["token_ids"] or []
+            if choice["finish_reason"]:
+                self.finished.add(choice["index"])
 
 
 class SimClient:
@@ -257,23 +259,20 @@ class SimClient:
         route, dtype = spec.models[model], spec.family.dtype
         weights = (spec.prefill[route.prefill].weights, spec.decode[route.decode].weights)
         state = first_state(prompt, *(kv_domain(read_module(Path(each)), dtype) for each in weights), index)
-        tokens = []
+        tokens: list[int] = []
         for _ in range(num_tokens):
             tokens.append(next_token(state, DEFAULT_VOCAB))
             state = extend(state, tokens[-1])
         return tokens
 
-    async def post(self, body: dict[str, object], headers: dict[str, str] | None = None) -> httpx.Response:
-        return await self.http.post("/v1/completions", json=_asked(body), headers=headers)
+    async def post(self, **body: object) -> httpx.Response:
+        return await self.http.post("/v1/completions", json={**ASKED, **body})
 
-    async def open(self, body: dict[str, object], headers: dict[str, str] | None = None) -> SimStream:
+    async def open(self, headers: dict[str, str] | None = None, **body: object) -> SimStream:
         """The stream once it has a status; it closes with the test."""
-        request = self.http.build_request(
-            "POST", "/v1/completions", json={**_asked(body), "stream": True}, headers=headers
-        )
-        response = await self.http.send(request, stream=True)
-        self._stack.push_async_callback(response.aclose)
-        return SimStream(response)
+        body = {**ASKED, **body, "stream": True}
+        response = self.http.stream("POST", "/v1/completions", json=body, headers=headers)
+        return SimStream(await self._stack.enter_async_context(response))
 
     async def status(self) -> ClusterStatus:
         return ClusterStatus.model_validate_json((await self.http.get("/status")).content)
@@ -288,27 +287,12 @@ class SimClient:
                 pass
 
 
-def _asked(body: dict[str, object]) -> dict[str, object]:
-    return {"temperature": 0, "return_token_ids": True, **body}
-
-
-@pytest.fixture(scope="session")
-def sim_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    if url := request.config.getoption("--cluster-url"):
-        yield Cluster(url, load_spec(SIM_SPEC), SIM_SPEC.name)
-        return
-    with running(SIM_SPEC) as started:
-        yield started
-
-
 @pytest.fixture
 async def sim(sim_cluster: Cluster) -> AsyncIterator[SimClient]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-    async with (
-        httpx.AsyncClient(base_url=sim_cluster.url, timeout=60, limits=limits) as http,
-        AsyncExitStack() as stack,
-    ):
-        yield SimClient(sim_cluster, http, stack)
+    async with AsyncExitStack() as stack:
+        limits = httpx.Limits(max_connections=None)
+        http = httpx.AsyncClient(base_url=sim_cluster.url, timeout=60, limits=limits)
+        yield SimClient(sim_cluster, await stack.enter_async_context(http), stack)
 
 
 def heldout(task: str) -> list[dict[str, str]]:

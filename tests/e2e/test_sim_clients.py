@@ -23,7 +23,7 @@ def prompt(seed: object, length: int = 40) -> list[int]:
 
 
 async def check(sim, model: str, ids: list[int], num_tokens: int) -> None:
-    stream = await sim.open({"model": model, "prompt": ids, "max_tokens": num_tokens})
+    stream = await sim.open(model=model, prompt=ids, max_tokens=num_tokens)
     await stream.read()
     assert stream.tokens == {0: sim.expected(model, ids, num_tokens)}
     assert stream.done and stream.finished == {0} and not stream.error
@@ -43,9 +43,9 @@ async def test_several_prompts_and_several_sequences(sim) -> None:
     prompts = [prompt(n, length=10 + n) for n in range(3)]
     body = {"model": "home", "prompt": prompts, "n": 2, "temperature": 0.5, "max_tokens": 20}
     expected = {2 * i + n: sim.expected("home", ids, 20, n) for i, ids in enumerate(prompts) for n in (0, 1)}
-    answer = await sim.post(body)
+    answer = await sim.post(**body)
     assert {c["index"]: c["token_ids"] for c in answer.json()["choices"]} == expected
-    stream = await (await sim.open(body)).read()
+    stream = await (await sim.open(**body)).read()
     assert stream.tokens == expected
     assert stream.done and stream.finished == expected.keys()
 
@@ -62,7 +62,7 @@ async def test_1000_requests_whose_clients_leave(sim) -> None:
             "stream": rng.random() < 0.5,
         }
         async with gate:
-            request = asyncio.create_task(sim.post(body))
+            request = asyncio.create_task(sim.post(**body))
             _, pending = await asyncio.wait([request], timeout=rng.choice([0.001, 0.01, 0.03, 0.1, 0.3]))
             assert pending, "so many tokens cannot be out yet"
             request.cancel()

@@ -4,6 +4,7 @@ Tests run in the order of the file. Processes are killed by their id; Serve star
 """
 
 import asyncio
+import itertools
 import random
 
 import httpx
@@ -53,7 +54,7 @@ async def routers(sim) -> list[psutil.Process]:
 async def test_a_decode_replica_that_dies_with_16_streams_open(sim) -> None:
     num_tokens, prompts = 600, [prompt(n) for n in range(16)]
     streams = await asyncio.gather(
-        *(sim.open({"model": "home", "prompt": ids, "max_tokens": num_tokens}) for ids in prompts)
+        *(sim.open(model="home", prompt=ids, max_tokens=num_tokens) for ids in prompts)
     )
     victim = max(await sim.replicas(Role.DECODE, "base"), key=lambda replica: replica.running)
     assert victim.running
@@ -65,9 +66,7 @@ async def test_a_decode_replica_that_dies_with_16_streams_open(sim) -> None:
 
 async def test_a_prefill_replica_that_dies_while_it_computes(sim) -> None:
     prompts = [prompt(n, length=1000) for n in range(8)]
-    asked = [
-        asyncio.create_task(sim.post({"model": "mirror", "prompt": ids, "max_tokens": 20})) for ids in prompts
-    ]
+    asked = [asyncio.create_task(sim.post(model="mirror", prompt=ids, max_tokens=20)) for ids in prompts]
     busy: list[ReplicaStatus] = []
 
     async def one_computes() -> bool:
@@ -86,11 +85,14 @@ async def test_killed_replicas_come_back_and_work(sim) -> None:
     idle = {r.name for r in await sim.replicas(Role.DECODE, "base")}
     idle |= {r.name for r in await sim.replicas(Role.PREFILL, "mirror")}
 
+    seeds = itertools.count()
+
     async def all_worked() -> bool:
-        answers = await asyncio.gather(
-            *(sim.post({"model": "mirror", "prompt": prompt(n), "max_tokens": 20}) for n in range(16))
-        )
-        for answer in answers:
+        prompts = [prompt(f"back-{next(seeds)}") for _ in range(16)]
+        for answer in await asyncio.gather(
+            *(sim.post(model="mirror", prompt=ids, max_tokens=20) for ids in prompts)
+        ):
+            assert answer.is_success, answer.text
             idle.difference_update(
                 (answer.headers["x-heliostat-prefill"], answer.headers["x-heliostat-decode"])
             )
@@ -100,14 +102,13 @@ async def test_killed_replicas_come_back_and_work(sim) -> None:
 
 
 async def test_no_decode_replica_is_a_503_until_one_is_there(sim) -> None:
-    body = {"model": "home", "prompt": prompt("none"), "max_tokens": 5}
     for replica in await sim.replicas(Role.DECODE, "base"):
         kill(replica)
     statuses = []
 
     async def served_again() -> bool:
         async with asyncio.timeout(10):
-            answer = await sim.post(body)
+            answer = await sim.post(model="home", prompt=prompt("none"), max_tokens=5)
         statuses.append(answer.status_code)
         return answer.is_success
 
@@ -119,7 +120,7 @@ async def test_no_decode_replica_is_a_503_until_one_is_there(sim) -> None:
 async def test_a_router_that_dies_breaks_its_streams_and_no_others(sim) -> None:
     num_tokens, prompts = 600, [prompt(n) for n in range(16)]
     streams = await asyncio.gather(
-        *(sim.open({"model": "home", "prompt": ids, "max_tokens": num_tokens}) for ids in prompts)
+        *(sim.open(model="home", prompt=ids, max_tokens=num_tokens) for ids in prompts)
     )
     before = await routers(sim)
     assert len(before) == 2
@@ -133,17 +134,17 @@ async def test_a_router_that_dies_breaks_its_streams_and_no_others(sim) -> None:
         else:
             assert whole(sim, stream, "home", ids, num_tokens)
     for ids in prompts:
-        answer = await sim.post({"model": "home", "prompt": ids, "max_tokens": 5})
+        answer = await sim.post(model="home", prompt=ids, max_tokens=5)
         assert answer.is_success, answer.text
 
     # Of `limited` each router serves one at a time: both serve again when two are served.
     async def both_serve() -> bool:
-        body = {"model": "limited", "prompt": prompt("both"), "max_tokens": 500}
-        pair = await asyncio.gather(*(sim.open(body) for _ in range(4)))
-        served = [stream for stream in pair if stream.response.is_success]
-        for stream in pair:
+        streams = await asyncio.gather(
+            *(sim.open(model="limited", prompt=prompt("both"), max_tokens=500) for _ in range(4))
+        )
+        for stream in streams:
             await stream.response.aclose()
-        return len(served) == 2
+        return sum(stream.response.is_success for stream in streams) == 2
 
     await sim.until(both_serve)
 
@@ -152,9 +153,9 @@ async def test_a_stalled_replica_is_replaced_and_a_stalled_pool_is_an_error(sim)
     """Each of two replicas gives 40 tokens, then none: enough for one answer, and a part of another."""
     ids = prompt("stall")
     body = {"model": "stalled", "prompt": ids, "max_tokens": 60}
-    first = await (await sim.open(body)).read()
+    first = await (await sim.open(**body)).read()
     assert whole(sim, first, "stalled", ids, 60)
-    second = await (await sim.open(body)).read()
+    second = await (await sim.open(**body)).read()
     assert second.response.status_code in (httpx.codes.OK, httpx.codes.INTERNAL_SERVER_ERROR)
     assert second.error and not second.finished
     assert second.tokens[0] == sim.expected("stalled", ids, 60)[: len(second.tokens[0])]

@@ -139,6 +139,21 @@ def test_a_choice_that_came_to_nothing_is_over_when_its_leg_is_left() -> None:
     assert in_flight(board) == [0, 0]
 
 
+def test_what_serve_says_late_books_nothing() -> None:
+    """An answer may overtake the news of its call, and a cancelled call be placed once more."""
+    board = TelemetryBoard()
+    board.chosen("1", "leg-1", "a", 10)
+    board.ended("1")
+    board.sent("1", "leg-1", "a", 10)
+    assert in_flight(board) == [0, 0]
+    board.chosen("2", "leg-2", "a", 10)
+    board.left("leg-2")
+    board.chosen("2", "leg-2", "b", 10)
+    assert in_flight(board) == [0, 0]
+    board.chosen("1", "leg-1", "b", 10)
+    assert in_flight(board) == [0, 1], "tried again under its old id"
+
+
 def test_a_leg_is_known_as_sent_until_nobody_asks_any_more_and_its_replica_after_that() -> None:
     board = TelemetryBoard()
     assert not board.was_sent("leg-1")
