@@ -25,7 +25,7 @@ from heliostat.errors import (
     RequestError,
     UnknownModelError,
 )
-from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.trace import Trace
 
@@ -225,7 +225,7 @@ class Pipeline:
             arrived = False
             max_tokens = max(0, request.max_tokens - len(progress.generated))
             leg = DecodeRequest(
-                self._leg_id(request),
+                self._leg_id(request, Role.DECODE),
                 request.model,
                 request.token_ids,
                 ticket,
@@ -263,7 +263,11 @@ class Pipeline:
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
         leg = PrefillRequest(
-            self._leg_id(request), request.model, ids, frozenset(progress.avoid), request.session
+            self._leg_id(request, Role.PREFILL),
+            request.model,
+            ids,
+            frozenset(progress.avoid),
+            request.session,
         )
         if not self._early:
             yield self._noted(request.trace, await route.prefill.prefill(leg))
@@ -294,6 +298,6 @@ class Pipeline:
         return result.ticket
 
     @staticmethod
-    def _leg_id(request: GenerateRequest) -> str:
+    def _leg_id(request: GenerateRequest, role: Role) -> str:
         """Engines refuse an id that they still hold, so a repaired leg gets a new one."""
-        return f"{request.request_id}-{request.trace.attempts}"
+        return f"{request.request_id}-{role}-{request.trace.attempts}"
