@@ -44,7 +44,7 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
             "that answers stay exact is then yours to see to (docs/kvtransfer.md, The rules)"
         )
     make_directory(spec.transfer)
-    _check_port(host, port)
+    port = _free_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with _ray(spec, console, ray_address, host) as own_ray:
         stop = _stop_event()  # after Ray, which puts its own handlers in place
@@ -73,11 +73,13 @@ def _stop_event() -> threading.Event:
     return stop
 
 
-def _check_port(host: str, port: int) -> None:
+def _free_port(host: str, port: int) -> int:
+    """`port`, or for 0 any that is free. Raises HeliostatError when it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+            return int(probe.getsockname()[1])
         except OSError as error:
             raise HeliostatError(
                 f"cannot listen on {host}:{port}: {error.strerror}; try another --port"

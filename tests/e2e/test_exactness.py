@@ -111,24 +111,34 @@ async def test_a_shared_prefix_comes_from_the_prefill_replicas_cache(cluster, cl
 
 
 async def test_preempted_requests_load_their_ticket_again(cluster, client: AsyncOpenAI) -> None:
-    """Rule 5: six requests of 130 + 150 tokens do not fit into 40 blocks, so the engine preempts."""
+    """Rule 5: six requests of 130 + 150 tokens do not fit into 40 blocks, so the engine preempts.
+
+    The router reserves room for as much output as the model's last answers had, so they must be short
+    first; afterwards it knows better, and the same requests wait for their turn instead.
+    """
     rng = random.Random(5)
     work = [tuple(rng.randint(FIRST_LETTER, LAST_LETTER) for _ in range(130)) for _ in range(6)]
-    before = handoffs(cluster)
 
-    async def one(prompt: tuple[int, ...]) -> list[int]:
+    async def one(prompt: tuple[int, ...], max_tokens: int = 150) -> list[int]:
         answer = await client.completions.create(
             model="cramped",
             prompt=list(prompt),
-            max_tokens=150,
+            max_tokens=max_tokens,
             temperature=0,
             extra_body={"return_token_ids": True, "ignore_eos": True},
         )
         return answer.choices[0].token_ids
 
-    answers = await asyncio.gather(*map(one, work))
-    assert answers == [cluster.reference("cramped", prompt, 150) for prompt in work]
+    expected = [cluster.reference("cramped", prompt, 150) for prompt in work]
+    await asyncio.gather(*(one(work[0], 1) for _ in range(40)))
+    before = handoffs(cluster)
+    assert await asyncio.gather(*map(one, work)) == expected
     assert handoffs(cluster) - before > len(work), "nothing was preempted: this test shows nothing"
+
+    await asyncio.gather(*map(one, work * 5))
+    before = handoffs(cluster)
+    assert await asyncio.gather(*map(one, work)) == expected
+    assert handoffs(cluster) - before == len(work), "room for all of an answer was reserved"
 
 
 def handoffs(cluster) -> int:

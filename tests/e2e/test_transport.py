@@ -85,7 +85,11 @@ async def test_a_burst_is_spread_over_the_replicas_of_a_pool(transport_cluster, 
 
 
 async def test_preempted_requests_go_on_exactly(transport_cluster, client: AsyncOpenAI) -> None:
-    """Rule 5: 24 requests of 130 + 150 tokens do not fit into twice 70 blocks."""
+    """Rule 5: 24 requests of 130 + 150 tokens do not fit into twice 70 blocks.
+
+    The router keeps them apart once it knows how long the answers are: short ones first mislead it.
+    """
+    await asyncio.gather(*(generate(client, "base", prompt(40, 1), 1) for _ in range(40)))
     work = [prompt(130, seed) for seed in range(24)]
     before = sum(f.copies for f in figures(transport_cluster, Role.DECODE))
     answers = await asyncio.gather(*(generate(client, "base", ids, 150) for ids in work))

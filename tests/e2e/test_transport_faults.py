@@ -197,20 +197,60 @@ async def test_a_prefill_replica_that_died_before_the_request(transport_cluster,
     await survivors_idle(http)
 
 
-async def test_a_decode_replica_that_dies_with_its_requests(transport_cluster, http) -> None:
-    burst = Burst(transport_cluster, http, [prompt(500, seed) for seed in range(8)], max_tokens=200)
-    busy: list[ReplicaStatus] = []
+class Streams:
+    """Streams that are under way while something dies; `tokens` is what each client has so far."""
 
-    async def one_is_busy() -> bool:
-        busy[:] = [r for r in await replicas(http, Role.DECODE) if r.running + r.waiting]
-        return bool(busy)
+    def __init__(self, http: httpx.AsyncClient, prompts: list[tuple[int, ...]], max_tokens: int) -> None:
+        self.tokens: list[list[int]] = [[] for _ in prompts]
+        self.replicas: list[str] = ["" for _ in prompts]
+        self.all_begun = asyncio.Event()
+        self._bodies = [{**question(ids, max_tokens), "stream": True} for ids in prompts]
+        self.tasks = [asyncio.create_task(self._one(http, index)) for index in range(len(prompts))]
 
-    await until(one_is_busy, HONEST_S)
-    killed = Killed(busy[0])
-    await burst.ended_well_or_honestly(killed.at_s)
+    async def _one(self, http: httpx.AsyncClient, index: int) -> None:
+        async with http.stream("POST", "/v1/completions", json=self._bodies[index]) as answer:
+            assert answer.status_code == httpx.codes.OK, await answer.aread()
+            self.replicas[index] = answer.headers["x-heliostat-decode"]
+            async for line in answer.aiter_lines():
+                if not line.startswith("data: {"):
+                    continue
+                event = json.loads(line.removeprefix("data: "))
+                assert "error" not in event, event
+                self.tokens[index] += event["choices"][0]["token_ids"] or []
+                if all(self.tokens):
+                    self.all_begun.set()
+
+
+async def test_a_decode_replica_that_dies_in_mid_stream(transport_cluster, http) -> None:
+    """Rule 6: another replica carries on with every stream; no client sees a gap or a repeated token."""
+    prompts = [prompt(60, seed) for seed in range(16)]
+    streams = Streams(http, prompts, 200)
+    async with asyncio.timeout(60):
+        await streams.all_begun.wait()
+    busy = max(await replicas(http, Role.DECODE), key=lambda replica: streams.replicas.count(replica.name))
+    unfinished = sum(len(tokens) < 200 for tokens in streams.tokens)
+    killed = Killed(busy)
+    assert unfinished > 8, "too late to show anything"
+    await asyncio.gather(*streams.tasks)
+    expected = [transport_cluster.reference("base", ids, 200) for ids in prompts]
+    assert streams.tokens == expected
     assert killed.gone()
     await survivors_idle(http)
     await back_to_idle(transport_cluster, http)
+
+
+async def test_all_decode_replicas_gone(transport_cluster, http) -> None:
+    """503 for whoever comes meanwhile, and service again without anybody's help."""
+    killed = [Killed(replica) for replica in await replicas(http, Role.DECODE)]
+
+    async def refused() -> bool:
+        return (await http.post("/v1/completions", json=question(prompt(50, 1)))).status_code == 503
+
+    await until(refused, HONEST_S)
+    assert all(each.gone() for each in killed)
+    await back_to_idle(transport_cluster, http)
+    again = Burst(transport_cluster, http, [prompt(50, seed) for seed in range(4)])
+    assert await again.ended_well_or_honestly(time.monotonic()) == 4, again.errors
 
 
 async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(

@@ -1,7 +1,7 @@
 """Token frames from replica to router over a real connection: order, merging, loss, and who may speak."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,11 +10,9 @@ import pytest
 
 from heliostat.errors import HandoffFailedError
 from heliostat.wire import Load, StepTime, TokenDelta, TokenFrame, TokenLogprobs
-from router.channel import outbox as outbox_module
 from router.channel.inbox import Inbox, Stream
 from router.channel.merge import merge_frames, num_tokens
 from router.channel.messages import (
-    MAX_HASHES,
     Batch,
     ChannelError,
     Hello,
@@ -42,14 +40,6 @@ class Ends:
     outbox: Outbox
     loads: list[Load] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    events: list[KvEvents] = field(default_factory=list)
-
-    def kept(self) -> set[int]:
-        """What the router believes after all events."""
-        kept: set[int] = set()
-        for event in self.events:
-            kept = kept.difference(event.removed).union(event.added)
-        return kept
 
     async def link(self) -> Link:
         return await self.outbox.link(self.inbox.address)
@@ -59,17 +49,13 @@ class Ends:
 async def ends(first_token_s: float = 60.0, idle_s: float = 60.0) -> AsyncGenerator[Ends, None]:
     loads: list[Load] = []
     lost: list[str] = []
-    events: list[KvEvents] = []
-
-    def on_kv(replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
-        assert replica == LOAD.replica
-        events.append(KvEvents(tuple(added), tuple(removed)))
-
-    inbox = Inbox("127.0.0.1", loads.append, lost.append, on_kv, first_token_s=first_token_s, idle_s=idle_s)
+    inbox = Inbox(
+        "127.0.0.1", loads.append, lost.append, lambda *_: None, first_token_s=first_token_s, idle_s=idle_s
+    )
     await inbox.start()
     outbox = Outbox(LOAD.replica, lambda: LOAD)
     try:
-        yield Ends(inbox, outbox, loads, lost, events)
+        yield Ends(inbox, outbox, loads, lost)
     finally:
         outbox.close()
         inbox.close()
@@ -247,59 +233,6 @@ async def test_a_stranger_is_shown_the_door(said: bytes) -> None:
             assert await reader.read() == b""
         writer.close()
         assert pair.loads == []
-
-
-async def test_kv_events_arrive_with_the_last_word_on_every_block() -> None:
-    async with ends() as pair:
-        await pair.link()
-        pair.outbox.kv_changed((1, -2, 3), ())
-        pair.outbox.kv_changed((4,), (3, -2))
-        pair.outbox.kv_changed((3,), ())
-        await until(lambda: pair.events)
-        assert pair.events == [KvEvents((1, 4, 3), (-2,))]
-        pair.outbox.kv_changed((), (1,))
-        await until(lambda: len(pair.events) == 2)
-        assert pair.kept() == {3, 4}
-
-
-async def test_a_router_that_comes_later_learns_what_is_kept() -> None:
-    async with ends() as pair:
-        pair.outbox.kv_changed(range(10), ())
-        pair.outbox.kv_changed((), range(5))
-        connecting = asyncio.create_task(pair.link())
-        pair.outbox.kv_changed((20,), ())
-        await connecting
-        pair.outbox.kv_changed((21,), (20,))
-        await until(lambda: 21 in pair.kept())
-        assert pair.kept() == {5, 6, 7, 8, 9, 21}
-
-
-async def test_many_blocks_go_in_bounded_messages_while_the_connection_takes_them() -> None:
-    async with ends() as pair:
-        link = await pair.link()
-        link.pause_writing()
-        pair.outbox.kv_changed(range(3 * MAX_HASHES + 1), ())
-        stream = pair.inbox.open()
-        link.send(stream.number, frame(1, finished=True))
-        await asyncio.sleep(0)
-        link.beat()
-        assert pair.events == []
-        link.resume_writing()
-        await until(lambda: len(pair.events) == 4)
-        assert max(len(event.added) for event in pair.events) == MAX_HASHES
-        assert pair.kept() == set(range(3 * MAX_HASHES + 1))
-        assert await read(stream) == [1]
-
-
-async def test_the_oldest_blocks_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_BLOCKS", 4)
-    async with ends() as pair:
-        pair.outbox.kv_changed(range(10), ())
-        pair.outbox.kv_changed((6,), ())
-        pair.outbox.kv_changed((10,), ())
-        await pair.link()
-        await until(lambda: pair.events)
-        assert pair.events == [KvEvents((8, 9, 6, 10))]
 
 
 def test_messages_survive_any_cut() -> None:
