@@ -158,8 +158,8 @@ def _load(system: str, figures: Figures, target: Target) -> None:
         figures[f"{system}/{streams} streams/events_per_s"].append(result.events / seconds)
         figures[f"{system}/{streams} streams/ttft"].append(result.ttft_p50_ms or 0.0)
         print(
-            f"{system}, {streams} streams: {result.tok_per_s:,.0f} tok/s, {result.events / seconds:,.0f} events/s, "
-            f"TTFT {result.ttft_p50_ms:.1f} ms, load generator {result.cpu_share:.2f} cores",
+            f"{system}, {streams} streams: {result.tok_per_s:,.0f} tok/s, "
+            f"{result.events / seconds:,.0f} events/s, {result.ttft_p50_ms:.1f} ms, load generator {result.cpu_share:.2f} cores",
             flush=True,
         )
 

@@ -51,7 +51,7 @@ class SimDecode:
         self._context = 0  # of `_running` alone
         self._tokens = 0
         self._shares: Counter[str] = Counter()
-        self._fit = StepFit()
+        self._fit = StepFit(clock)
         self._step = StepTime()
         self._sequence = 0
         self._loop: asyncio.Task[None] | None = None

@@ -71,7 +71,7 @@ class SimPrefill:
         # Blocks are named as the router names them; the index itself stays empty.
         self._names = PrefixIndex(0)
         self._cache = PrefixCache(config.pool.sim.kv_tokens // BLOCK_TOKENS)
-        self._rate = PrefillRate()
+        self._rate = PrefillRate(clock)
         self._turn = asyncio.Lock()
         self._computing_tokens = 0
         self._queued_prompt_tokens = 0

@@ -1,6 +1,12 @@
-"""What an engine's steps have taken so far, as figures that a router can reckon with. No clock in here."""
+"""What an engine's steps have taken so far, as figures that a router can reckon with.
+
+Figures that are old are withheld. A replica that once looked slow gets no requests, so nothing would ever
+correct it: without a figure of its own it is taken for a typical one of its pool, and tried again.
+"""
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from heliostat.wire import StepTime
@@ -19,6 +25,13 @@ OUTLIER = 5.0
 
 STEADY_STEPS = 8
 """Steps before which nothing counts as an outlier: the first ones warm up."""
+
+STEP_FRESH_S = 30.0
+RATE_FRESH_S = 10.0
+"""How long after its last observation a figure counts."""
+
+MIN_RATE_TOKENS = 1024
+"""Computed prompt tokens before which there is no rate: a short prompt measures the step, not the tokens."""
 
 RATE_TOKENS = 16_384
 """Computed prompt tokens after which an older rate counts 1/e."""
@@ -57,7 +70,9 @@ class StepFit:
     that never changed) goes to the base. Observing costs a few multiplications; the fit is solved when read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._observed_at = -math.inf
         self._moments = _Moments()
         self._steps = 0
         self._solved: StepTime | None = StepTime()
@@ -74,6 +89,7 @@ class StepFit:
         self._tpot_ms += weight * (step_ms - self._tpot_ms)
         self._moments.add(float(running), float(context_tokens), step_ms)
         self._solved = None
+        self._observed_at = self._clock()
 
     @property
     def steps(self) -> int:
@@ -87,7 +103,9 @@ class StepFit:
 
     @property
     def step(self) -> StepTime:
-        """The coefficients; all zero before the first step."""
+        """The coefficients; all zero before the first step, and a while after the last."""
+        if self._clock() - self._observed_at > STEP_FRESH_S:
+            return StepTime()
         if self._solved is None:
             self._solved = _solve(self._moments)
         return self._solved
@@ -131,9 +149,11 @@ def _slopes(bb: float, cc: float, bc: float, by: float, cy: float) -> tuple[floa
 
 
 class PrefillRate:
-    """Prompt tokens per second while computing, an average weighted by tokens; 0 before the first prompt."""
+    """Prompt tokens per second while computing, an average weighted by tokens; 0 while not known."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._observed_at = -math.inf
         self._tokens = 0.0
         self._ms = 0.0
 
@@ -141,6 +161,10 @@ class PrefillRate:
         """So many tokens, without those from the cache, were computed in that time."""
         if tokens < 1 or not math.isfinite(ms) or ms < 0.0:
             return
+        now = self._clock()
+        if now - self._observed_at > RATE_FRESH_S:
+            self._tokens = self._ms = 0.0
+        self._observed_at = now
         kept = math.exp(-tokens / RATE_TOKENS)
         self._tokens = self._tokens * kept + tokens
         self._ms = self._ms * kept + ms
@@ -148,4 +172,5 @@ class PrefillRate:
     @property
     def tokens_per_s(self) -> float:
         """0 as well where prompts take no measurable time."""
-        return self._tokens / self._ms * 1e3 if self._ms > 0.0 else 0.0
+        known = self._tokens >= MIN_RATE_TOKENS and self._clock() - self._observed_at <= RATE_FRESH_S
+        return self._tokens / self._ms * 1e3 if known and self._ms > 0.0 else 0.0

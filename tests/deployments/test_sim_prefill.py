@@ -68,7 +68,8 @@ def test_prompts_are_computed_one_by_one_and_blocks_are_found_again() -> None:
         assert [result.cached_tokens for _, result in ends] == [0, 0, 96, 100]
         load = prefill.load()
         assert (load.running, load.waiting, load.queued_prompt_tokens, load.shares) == (0, 0, 0, ())
-        assert load.prefill_tokens_per_s == pytest.approx(1000.0)
+        await prefill.prefill(prefill_request(tuple(range(2000, 4001))))
+        assert prefill.load().prefill_tokens_per_s == pytest.approx(1000.0)
         assert load.domain == "prefill-weights"
 
     run(main())

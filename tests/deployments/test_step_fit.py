@@ -3,7 +3,13 @@ import random
 
 import pytest
 
-from deployments.step_clock import PrefillRate, StepFit
+from deployments.step_clock import (
+    MIN_RATE_TOKENS,
+    RATE_FRESH_S,
+    STEP_FRESH_S,
+    PrefillRate,
+    StepFit,
+)
 from heliostat.wire import StepTime
 
 
@@ -106,5 +112,27 @@ def test_prefill_rate_weighs_by_tokens_and_follows() -> None:
 
 def test_prompts_that_take_no_time_have_no_rate() -> None:
     rate = PrefillRate()
-    rate.observe(100, 0.0)
+    rate.observe(5000, 0.0)
     assert rate.tokens_per_s == 0.0
+
+
+def test_a_few_tokens_are_no_rate() -> None:
+    rate = PrefillRate()
+    rate.observe(MIN_RATE_TOKENS - 1, 100.0)
+    assert rate.tokens_per_s == 0.0
+
+
+def test_old_figures_are_withheld_and_measured_anew() -> None:
+    """A replica that looked slow once gets no requests, so nothing else would ever correct it."""
+    now = 0.0
+    rate, fit = PrefillRate(lambda: now), StepFit(lambda: now)
+    rate.observe(5000, 5000.0)
+    fit.observe(30.0, 4, 100)
+    assert (rate.tokens_per_s, fit.step.base_ms) == pytest.approx((1000.0, 30.0))
+    now = RATE_FRESH_S + 1
+    assert rate.tokens_per_s == 0.0
+    assert fit.step.base_ms == pytest.approx(30.0)
+    now = STEP_FRESH_S + 1
+    assert fit.step == StepTime()
+    rate.observe(5000, 500.0)
+    assert rate.tokens_per_s == pytest.approx(10_000.0), "the old rate is forgotten"
