@@ -159,7 +159,8 @@ def _load(system: str, figures: Figures, target: Target) -> None:
         figures[f"{system}/{streams} streams/ttft"].append(result.ttft_p50_ms or 0.0)
         print(
             f"{system}, {streams} streams: {result.tok_per_s:,.0f} tok/s, "
-            f"{result.events / seconds:,.0f} events/s, {result.ttft_p50_ms:.1f} ms, load generator {result.cpu_share:.2f} cores",
+            f"{result.events / seconds:,.0f} events/s, TTFT {result.ttft_p50_ms or 0.0:.1f} ms, "
+            f"load generator {result.cpu_share:.2f} cores",
             flush=True,
         )
 

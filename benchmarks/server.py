@@ -1,7 +1,6 @@
 """`heliostat serve` as a subprocess for the length of a benchmark."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from cluster.ports import free_ports
 from heliostat.errors import HeliostatError
 
 READY_S = 300.0
@@ -72,7 +72,4 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1, "127.0.0.1")[0]

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,13 @@ from pathlib import Path
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from rich.console import Console
 
 from cluster.plan import make_plan
 from cluster.plan_table import render_plan
+from cluster.ports import free_ports, is_free
 from cluster.progress import wait_until_ready, wait_until_running
 from deployments.app import APP_NAME, ROUTER_CPUS, build_application
 from heliostat.errors import HeliostatError
@@ -75,15 +77,11 @@ def _stop_event() -> threading.Event:
 
 def _free_port(host: str, port: int) -> int:
     """`port`, or for 0 any that is free. Raises HeliostatError when it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-        except OSError as error:
-            raise HeliostatError(
-                f"cannot listen on {host}:{port}: {error.strerror}; try another --port"
-            ) from error
+    if port == 0:
+        return free_ports(1, host)[0]
+    if not is_free(host, port):
+        raise HeliostatError(f"cannot listen on {host}:{port}: address in use; try another --port")
+    return port
 
 
 @contextmanager
@@ -144,15 +142,28 @@ def _application(spec: Spec, host: str, port: int, own_ray: bool) -> Iterator[No
             f"an application named {APP_NAME} already runs on this Ray cluster; stop it first, "
             "or say --ray local to serve beside it"
         )
-    ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+    with _serve_errors():
+        ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
     try:
-        ray_serve.run_many(
-            [ray_serve.RunTarget(build_application(spec), name=APP_NAME, route_prefix="/")],
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
+        with _serve_errors():
+            ray_serve.run_many(
+                [ray_serve.RunTarget(build_application(spec), name=APP_NAME, route_prefix="/")],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
         yield
     finally:
         ray_serve.delete(APP_NAME)  # waits for the replicas, whose engines end their own processes
         if ours and not own_ray:
             ray_serve.shutdown()
+
+
+@contextmanager
+def _serve_errors() -> Iterator[None]:
+    """What Serve's own processes could not do, in the one line that says why."""
+    try:
+        yield
+    except (RayError, RayServeException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if "[ALERT]" in line or "Exception: " in line), lines[-1])
+        raise HeliostatError(f"Ray Serve did not start: {reason}") from error

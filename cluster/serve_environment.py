@@ -8,10 +8,11 @@ import atexit
 import os
 import resource
 import shutil
-import socket
 import sysconfig
 import tempfile
 from pathlib import Path
+
+from cluster.ports import free_ports
 
 MAX_CONNECTIONS = 16_384
 """Open client connections of one HAProxy; Serve's own default, 4096, is what one busy agent fleet opens."""
@@ -25,7 +26,7 @@ def set_serve_environment() -> None:
     # Serve appends 58 characters, and a Unix socket's path has 97 at most.
     folder = Path(tempfile.mkdtemp(prefix="hap-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    stats_port, metrics_port = _free_ports(2)
+    stats_port, metrics_port = free_ports(2)
     defaults = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -51,12 +52,3 @@ def _max_connections() -> int:
     if limit == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
     return min(MAX_CONNECTIONS, int(limit / FILES_PER_CONNECTION))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 from openai import AsyncOpenAI
 from transformers import PreTrainedModel
 
+from cluster.ports import free_ports
 from deployments.sim_tokens import DEFAULT_VOCAB, extend, first_state, next_token
 from finetune.reference import greedy_reference, load_module
 from heliostat.spec import Spec
@@ -78,9 +78,7 @@ def _reference(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1, "127.0.0.1")[0]
 
 
 class ServeProcess:
