@@ -18,6 +18,9 @@ from heliostat.wire import DecodeRequest, Load, StepTime, TokenDelta, TokenFrame
 SOLVE_STEPS = 16
 """A fit that long ago is fresh enough; solving it at every step would cost more than the tokens."""
 
+CATCH_UP_S = 0.005
+"""How far a step may begin behind the beat and still be made up for."""
+
 
 class SimDecode:
     """At most `max_running` requests get a token per step; the others wait, first come first served."""
@@ -102,7 +105,7 @@ class SimDecode:
 
     async def _steps(self) -> None:
         now = asyncio.get_running_loop().time
-        begin = now()
+        begin = due = now()
         while True:
             self._admit()
             self._make_room()
@@ -114,7 +117,9 @@ class SimDecode:
             batch, context = len(self._running), self._context
             timing = self._timing
             step_ms = timing.step_ms + timing.per_request_ms * batch + timing.per_kilotoken_ms * context / 1e3
-            await self._sleep(step_ms * self._slow / 1e3)
+            # Timers are late; the steps after a late one are not, as long as they can catch up.
+            due = max(due, begin - CATCH_UP_S) + step_ms * self._slow / 1e3
+            await self._sleep(max(0.0, due - now()))
             end = now()
             self._fit.observe((end - begin) * 1e3, batch, context)
             begin = end

@@ -19,6 +19,8 @@ def merge_frames(earlier: TokenFrame, later: TokenFrame) -> TokenFrame:
 
 def num_tokens(frame: TokenFrame) -> int:
     """Over all of its sequences."""
+    if len(frame.deltas) == 1:
+        return len(frame.deltas[0].token_ids)
     return sum(len(delta.token_ids) for delta in frame.deltas)
 
 

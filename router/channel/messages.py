@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from heliostat.errors import HeliostatError
-from heliostat.wire import Load, TokenDelta, TokenFrame, TokenLogprobs
+from heliostat.wire import Load, TokenDelta, TokenFrame
 
 MAX_MESSAGE: Final = 64 * 2**20
 """Bytes; a longer message is no message of ours."""
@@ -21,22 +21,12 @@ MAX_HASHES: Final = 4096
 _LENGTH: Final = struct.Struct("!I")
 
 
-class Delta(msgspec.Struct, array_like=True, frozen=True):
-    """`heliostat.wire.TokenDelta`, field by field."""
-
-    index: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[tuple[tuple[int, float, int | None], ...], ...] | None = None
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-
-
 class Frame(msgspec.Struct, array_like=True, frozen=True):
     """New tokens of one stream. `total` counts the leg's tokens so far, these included: a loss shows."""
 
     stream: int
     total: int
-    deltas: tuple[Delta, ...]
+    deltas: tuple[TokenDelta, ...]
     finished: bool = False
     load_ms: float | None = None
 
@@ -108,23 +98,9 @@ class Splitter:
 
 def to_frame(stream: int, total: int, frame: TokenFrame) -> Frame:
     """A token frame as it travels; its load travels once per batch."""
-    return Frame(stream, total, tuple(map(_to_delta, frame.deltas)), frame.finished, frame.load_ms)
+    return Frame(stream, total, frame.deltas, frame.finished, frame.load_ms)
 
 
 def from_frame(frame: Frame, load: Load) -> TokenFrame:
     """The other way round."""
-    return TokenFrame(tuple(map(_from_delta, frame.deltas)), frame.finished, load, frame.load_ms)
-
-
-def _to_delta(delta: TokenDelta) -> Delta:
-    logprobs = None
-    if delta.logprobs is not None:
-        logprobs = tuple(position.entries for position in delta.logprobs)
-    return Delta(delta.index, delta.token_ids, logprobs, delta.finish_reason, delta.stop_reason)
-
-
-def _from_delta(delta: Delta) -> TokenDelta:
-    logprobs = None
-    if delta.logprobs is not None:
-        logprobs = tuple(map(TokenLogprobs, delta.logprobs))
-    return TokenDelta(delta.index, delta.token_ids, logprobs, delta.finish_reason, delta.stop_reason)
+    return TokenFrame(frame.deltas, frame.finished, load, frame.load_ms)

@@ -46,10 +46,10 @@ class Sequence:
     def output(self, delta_only: bool) -> CompletionOutput:
         """What the OpenAI layer reads: everything, or what came since the last call."""
         text = self._detokenizer.get_next_output_text(self.finish_reason is not None, delta_only)
-        token_ids = list(self._detokenizer.output_token_ids)
+        # Only what is new is copied: an answer's length must not make each of its tokens dearer.
+        token_ids = list(self._detokenizer.output_token_ids[self._sent_tokens if delta_only else 0 :])
         logprobs = self._logprobs
         if delta_only:
-            token_ids = token_ids[self._sent_tokens :]
             logprobs = logprobs[self._sent_tokens :] if logprobs is not None else None
             self._sent_tokens += len(token_ids)
         return CompletionOutput(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 import pytest
@@ -236,7 +236,10 @@ async def test_a_stranger_is_shown_the_door(said: bytes) -> None:
 
 
 def test_messages_survive_any_cut() -> None:
-    frames = (to_frame(1, 1, frame(1)), to_frame(2, 5, replace(frame(9, finished=True), load_ms=0.5)))
+    frames = (
+        to_frame(1, 1, frame(1)),
+        to_frame(2, 5, msgspec.structs.replace(frame(9, finished=True), load_ms=0.5)),
+    )
     stream = encode(Hello("s", "r")) + encode(Batch(LOAD, frames)) + encode(Batch(LOAD))
     for cut in range(len(stream)):
         splitter = Splitter()
