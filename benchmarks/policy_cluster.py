@@ -53,7 +53,6 @@ def make_spec(models: tuple[str, ...]) -> Spec:
         engine="sim",
         replicas=Replicas(min=REPLICAS, max=REPLICAS),
         sim=SimTiming(prefill_tokens_per_s=8000.0, kv_tokens=24_000),
-        ttft_ms=TTFT_MS,
     )
     decode = Pool(
         weights="decode",
@@ -82,7 +81,7 @@ class SimPool:
     ) -> None:
         self._engines = engines
         self._names = tuple(engines)
-        self._chooser = Chooser(board, policy, draw.random, tpot_target_ms=TPOT_MS, ttft_target_ms=TTFT_MS)
+        self._chooser = Chooser(board, policy, draw.random, tpot_target_ms=TPOT_MS)
         self._board = board
         self._seen: dict[str, Load] = {}
 

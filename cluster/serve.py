@@ -46,6 +46,7 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
             "that answers stay exact is then yours to see to (docs/kvtransfer.md, The rules)"
         )
     make_directory(spec.transfer)
+    _check_host(host)
     port = _free_port(host, port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with _ray(spec, console, ray_address, host) as own_ray:
@@ -73,6 +74,14 @@ def _stop_event() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     return stop
+
+
+def _check_host(host: str) -> None:
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host not in (LOOPBACK, "0.0.0.0"):
+        raise HeliostatError(
+            f"the host {host} is neither 127.0.0.1 nor 0.0.0.0, where HAProxy reaches the routers beside it; "
+            "say one of these"
+        )
 
 
 def _free_port(host: str, port: int) -> int:

@@ -78,7 +78,6 @@ def _pool(spec: Spec, role: Role, name: str, pool: Pool) -> Application:
             request_router_class=PolicyRequestRouter,
             request_router_kwargs={
                 "policy": pool.policy or DEFAULTS[role],
-                "ttft_ms": pool.ttft_ms,
                 "tpot_ms": pool.tpot_ms,
             },
         ),

@@ -58,7 +58,9 @@ class Router:
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
-        self._metrics = Metrics(spec, self._accounts, self._admission, self._cluster, self._loop_watch)
+        self._metrics = Metrics(
+            spec, self._accounts, self._admission, self._cluster, self._loop_watch, board.ROUTING
+        )
         prefill_pools = {
             name: ServePrefillPool(
                 self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s

@@ -135,11 +135,12 @@ class Metrics:
         admission: AdmissionCounts,
         pools: PoolCapacity,
         loop_watch: LoopWatch,
+        routing: Histogram,
         kinds: MetricKinds | None = None,
     ) -> None:
         kinds = kinds or RayMetrics()
         self._spec, self._accounts, self._admission = spec, accounts, admission
-        self._pools, self._loop_watch = pools, loop_watch
+        self._pools, self._loop_watch, self._routing = pools, loop_watch, routing
         seconds = [round(bound / 1000, 7) for bound in BOUNDS_MS]
 
         def counter(name: str, description: str, *tag_keys: str) -> _Increments:
@@ -176,6 +177,7 @@ class Metrics:
         self._refused = counter(
             "admission_refused_total", "Requests refused; the outcome is the limit.", "model", "outcome"
         )
+        self._choices = histogram("routing_seconds", "What the choice of a replica takes, a leg at a time.")
         self._stalls = histogram("event_loop_stall_seconds", "How late the event loop runs a timer.")
         self._stall_p99 = gauge("event_loop_stall_p99_seconds", "The same, p99 of the last 30 s.")
 
@@ -193,6 +195,7 @@ class Metrics:
             seen = self._pools.slots(role, pool)
             for read_pool, gauge in self._pool_gauges:
                 gauge.set(read_pool(seen), tags)
+        self._choices.grown_to(self._routing, {})
         self._stalls.grown_to(self._loop_watch.stalls, {})
         self._stall_p99.set(self._loop_watch.p99_ms() / 1000, {})
 

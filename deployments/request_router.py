@@ -5,6 +5,7 @@ policies read is one per process too.
 """
 
 import random
+import time
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
@@ -22,16 +23,13 @@ def replica_name(replica_id: ReplicaID) -> str:
 class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     """Ranks a pool's replicas with the policy of that name; no remote call on the decision path."""
 
-    def initialize_state(
-        self, policy: str, tpot_ms: float | None = None, ttft_ms: float | None = None
-    ) -> None:
+    def initialize_state(self, policy: str, tpot_ms: float | None = None) -> None:
         """Serve passes `request_router_kwargs` here: the policy and the pool's targets."""
         self._chooser = Chooser(
             board.BOARD,
             POLICIES[policy].make(),
             random.random,
             tpot_target_ms=tpot_ms or 0.0,
-            ttft_target_ms=ttft_ms or 0.0,
         )
         self._candidates: list[RunningReplica] = []
         self._names: tuple[str, ...] = ()
@@ -48,7 +46,9 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked
         # already, or over, and nobody would ever end a second booking.
         leg = None if pending_request and pending_request.future.done() else _leg(pending_request)
+        start = time.perf_counter()
         indices = self._chooser.choose(self._names, call_id, leg)
+        board.ROUTING.add((time.perf_counter() - start) * 1e3)
         return [[candidate_replicas[index]] for index in indices]
 
     def on_request_routed(

@@ -126,9 +126,6 @@ class Pool(_Frozen):
     policy: str | None = Field(
         default=None, description="How replicas are chosen (docs/router.md); null: the role's default."
     )
-    ttft_ms: float | None = Field(
-        default=None, gt=0, description="Prefill: the target for time to first token."
-    )
     tpot_ms: float | None = Field(
         default=None, gt=0, description="Decode: the target for time per output token."
     )

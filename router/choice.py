@@ -25,13 +25,11 @@ class Chooser:
         draw: Callable[[], float],
         *,
         tpot_target_ms: float = 0.0,
-        ttft_target_ms: float = 0.0,
     ) -> None:
         self._board = board
         self._policy = policy
         self._draw = draw
         self._tpot_target_ms = tpot_target_ms
-        self._ttft_target_ms = ttft_target_ms
 
     def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
         """The best replicas, by index; the call is booked on the first of them from now on.
@@ -55,7 +53,6 @@ class Chooser:
                 self._draw(),
                 leg.avoid,
                 self._tpot_target_ms,
-                self._ttft_target_ms,
             ),
         )
         if ranking.indices:

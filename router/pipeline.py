@@ -13,7 +13,7 @@ client has as forced input before it goes on (rule 6).
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from heliostat.errors import (
 )
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
+from router.door import Admission, Book
 from router.trace import Trace
 
 MAX_ATTEMPTS = 3
@@ -51,37 +52,6 @@ class DecodePool(Protocol):
 
     def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
-
-
-class Slot(Protocol):
-    """A request's place in its decode pool."""
-
-    def served(self, tokens: int) -> None:
-        """So many output tokens went to the client."""
-
-
-class Admission(Protocol):
-    """Who may enter the pools, and when (`router.admission`)."""
-
-    def slot(
-        self,
-        model: str,
-        prompt_tokens: int,
-        max_tokens: int,
-        priority: int = 0,
-        deadline_s: float | None = None,
-    ) -> AbstractAsyncContextManager[Slot]:
-        """Waits for a place. Raises OverloadedError when none comes free in time."""
-
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
-        """Output tokens that a request of the model is likely to take."""
-
-
-class Book(Protocol):
-    """Where requests are accounted for (`router.accounts`)."""
-
-    def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
-        """Called once per request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,6 @@ class LegRequest:
     draw: float = 0.0
     avoid: frozenset[str] = frozenset()
     tpot_target_ms: float = 0.0
-    ttft_target_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from heliostat.spec import Family, Model, Pool, Spec
 from heliostat.wire import Role
 from router.accounts import Accounts, Outcome
 from router.admission import ModelCounts, PoolFigures, Reason
+from router.histogram import Histogram
 from router.loop_watch import LoopWatch
 from router.trace import Trace
 
@@ -114,7 +115,9 @@ class House:
     kinds: FakeMetrics = field(default_factory=FakeMetrics)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(SPEC, self.accounts, self.admission, self.pools, self.watch, self.kinds)
+        self.metrics = Metrics(
+            SPEC, self.accounts, self.admission, self.pools, self.watch, Histogram(), self.kinds
+        )
 
 
 @pytest.fixture
@@ -200,6 +203,8 @@ def test_stalls_of_the_event_loop_are_told_in_seconds(house: House) -> None:
 
 
 def test_rays_own_metrics_can_be_made_and_used_without_a_cluster(house: House) -> None:
-    metrics = Metrics(SPEC, house.accounts, house.admission, house.pools, house.watch, RayMetrics())
+    metrics = Metrics(
+        SPEC, house.accounts, house.admission, house.pools, house.watch, Histogram(), RayMetrics()
+    )
     house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
     metrics.publish()
