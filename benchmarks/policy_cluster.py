@@ -21,7 +21,7 @@ from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, R
 from router.accounts import Accounts
 from router.admission import Admission, PoolFigures, Slot
 from router.choice import Chooser
-from router.pipeline import Admission as Door
+from router.door import Admission as Door
 from router.pipeline import Pipeline, Route
 from router.policy import POLICIES, Policy
 from router.telemetry import TelemetryBoard

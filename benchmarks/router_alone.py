@@ -5,7 +5,6 @@ Answers with one JSON line per load, in the terms of `benchmarks.router_load`.
 
 import argparse
 import asyncio
-import sys
 import time
 from pathlib import Path
 
@@ -89,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -42,9 +42,8 @@ def test_a_spec_of_names_alone_has_the_documented_defaults() -> None:
     assert pool.replicas == Replicas(min=1, max=1)
     assert (pool.gpus, pool.cpus, pool.kv_cache_gib, pool.max_running) == (1, 1.0, None, 256)
     assert pool.engine_args == {}
-    assert (pool.engine, pool.policy, pool.ttft_ms, pool.tpot_ms, pool.drain_s) == (
+    assert (pool.engine, pool.policy, pool.tpot_ms, pool.drain_s) == (
         "vllm",
-        None,
         None,
         None,
         600.0,
