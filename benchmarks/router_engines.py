@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -34,8 +35,9 @@ from heliostat.errors import HeliostatError
 from heliostat.spec import Pool
 
 TINY = REPOSITORY / "examples" / "quickstart" / "weights" / "base"
-LOADS = {1: 6, 8: 4, 32: 3}
-"""Streams, and requests of each."""
+STREAMS = (1, 8, 32)
+REQUESTS = {"tiny": (6, 4, 3), "large": (2, 2, 2)}
+"""Of each stream: some seconds for every load."""
 
 PROMPT_TOKENS = 32
 MAX_TOKENS = 128
@@ -72,23 +74,24 @@ def make_large(folder: Path) -> Path:
 
 def _compare(name: str, weights: Path, rounds: int, folder: Path) -> dict[str, Metric]:
     """Both sides in turn; each start of a side measures every load once per round."""
+    loads = dict(zip(STREAMS, REQUESTS[name], strict=True))
     alone: dict[int, list[AloneResult]] = defaultdict(list)
     stack: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for _ in range(rounds):
-        for result in _alone(weights):
+        for result in _alone(weights, loads):
             alone[result.streams].append(result)
             print(f"{name}, alone: {result}", flush=True)
         with running_cluster(_spec(weights, folder / f"{name}.yaml")) as url:
             target = Target(url, "base", prompt_tokens=PROMPT_TOKENS, max_tokens=MAX_TOKENS)
             load_from_outside(target, streams=8, requests=1, seed="warm")
-            for streams, requests in LOADS.items():
+            for streams, requests in loads.items():
                 got = load_from_outside(target, streams=streams, requests=requests)
                 if got.failures:
                     raise HeliostatError(f"requests failed: {got.failures}")
                 stack[streams].append((got.tok_per_s, got.tpot_p50_ms or 0.0))
                 print(f"{name}, stack: {got}", flush=True)
     metrics = {}
-    for streams in LOADS:
+    for streams in STREAMS:
         by_alone = median(result.tok_per_s for result in alone[streams])
         ours = median(rate for rate, _ in stack[streams])
         metrics[f"{name}_tokens_{streams}_streams"] = Metric(
@@ -106,9 +109,9 @@ def _compare(name: str, weights: Path, rounds: int, folder: Path) -> dict[str, M
     return metrics
 
 
-def _alone(weights: Path) -> list[AloneResult]:
+def _alone(weights: Path, loads: Mapping[int, int]) -> list[AloneResult]:
     command = [sys.executable, "-m", "benchmarks.router_alone", "--weights", str(weights)]
-    command += ["--loads", *(f"{streams}x{requests}" for streams, requests in LOADS.items())]
+    command += ["--loads", *(f"{streams}x{requests}" for streams, requests in loads.items())]
     command += ["--prompt-tokens", str(PROMPT_TOKENS), "--max-tokens", str(MAX_TOKENS)]
     environment = {**os.environ, **replica_environment(Pool(weights=str(weights), gpus=0))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
