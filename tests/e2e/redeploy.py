@@ -1,0 +1,22 @@
+"""Serve a spec anew on a running cluster, as an upgrade would: `python tests/e2e/redeploy.py GCS_ADDRESS SPEC`."""
+
+import sys
+from pathlib import Path
+
+from cluster.serve_environment import set_serve_environment
+
+set_serve_environment()  # before Ray Serve is imported
+
+import ray  # noqa: E402
+from ray import serve  # noqa: E402
+
+from deployments.app import APP_NAME, build_application  # noqa: E402
+from heliostat.specfile import load_spec  # noqa: E402
+
+ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
+serve.run_many(
+    [serve.RunTarget(build_application(load_spec(Path(sys.argv[2]))), name=APP_NAME, route_prefix="/")],
+    wait_for_ingress_deployment_creation=False,
+    wait_for_applications_running=False,
+)
+ray.shutdown()

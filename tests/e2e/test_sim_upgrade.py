@@ -1,0 +1,59 @@
+"""An upgrade replaces every replica, routers too: those that leave get no new work and finish what they have."""
+
+import asyncio
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from heliostat.wire import Role
+
+pytestmark = pytest.mark.sim
+
+REDEPLOY = Path(__file__).parent / "redeploy.py"
+SPEC = Path(__file__).parent / "sim.yaml"
+UPGRADE_S = 120
+
+
+def prompt(seed: int) -> list[int]:
+    rng = random.Random(f"upgrade-{seed}")
+    return [rng.randint(60, 90) for _ in range(40)]
+
+
+async def pids(sim) -> set[int]:
+    return {replica.pid for pool in (await sim.status()).pools for replica in pool.replicas}
+
+
+def gcs_address(pid: int) -> str:
+    """Every replica's parent is Ray's daemon, which was told."""
+    raylet = psutil.Process(pid).parent()
+    (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
+    return told.partition("=")[2]
+
+
+async def test_streams_outlast_an_upgrade_of_everything(sim) -> None:
+    num_tokens, prompts = 1900, [prompt(seed) for seed in range(8)]
+    streams = await asyncio.gather(
+        *(sim.open(model="home", prompt=ids, max_tokens=num_tokens) for ids in prompts)
+    )
+    before = await pids(sim)
+    (replica, *_) = await sim.replicas(Role.DECODE, "base")
+    command = [sys.executable, str(REDEPLOY), gcs_address(replica.pid), str(SPEC)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    for stream, ids in zip(await asyncio.gather(*(s.read() for s in streams)), prompts, strict=True):
+        assert stream.done and not stream.broken and stream.error is None
+        assert stream.tokens[0] == sim.expected("home", ids, num_tokens)
+
+    async def replaced() -> bool:
+        """All replicas are new ones, and the cluster answers."""
+        answer = await sim.http.get("/status")
+        return answer.status_code == 200 and not await pids(sim) & before and (await sim.status()).ready
+
+    await sim.until(replaced, UPGRADE_S)
+    answer = await sim.post(model="home", prompt=prompt(99), max_tokens=5)
+    assert answer.json()["choices"][0]["token_ids"] == sim.expected("home", prompt(99), 5)
