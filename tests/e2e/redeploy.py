@@ -1,4 +1,4 @@
-"""Serve a spec anew on a running cluster, as an upgrade would: `python tests/e2e/redeploy.py GCS_ADDRESS SPEC`."""
+"""Serve a spec anew on a running cluster, as an upgrade would: `python redeploy.py GCS_ADDRESS SPEC`."""
 
 import sys
 from pathlib import Path

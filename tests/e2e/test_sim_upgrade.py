@@ -1,6 +1,7 @@
-"""An upgrade replaces every replica, routers too: those that leave get no new work and finish what they have."""
+"""An upgrade replaces every replica: those that leave get no new work and finish what they have."""
 
 import asyncio
+import os
 import random
 import subprocess
 import sys
@@ -27,11 +28,11 @@ async def pids(sim) -> set[int]:
     return {replica.pid for pool in (await sim.status()).pools for replica in pool.replicas}
 
 
-def gcs_address(pid: int) -> str:
-    """Every replica's parent is Ray's daemon, which was told."""
+def ray_of(pid: int) -> tuple[str, dict[str, str]]:
+    """Where the Ray of a replica is, and what lets one in: its parent, Ray's daemon, was told."""
     raylet = psutil.Process(pid).parent()
     (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
-    return told.partition("=")[2]
+    return told.partition("=")[2], {k: v for k, v in raylet.environ().items() if k.startswith("RAY_AUTH")}
 
 
 async def test_streams_outlast_an_upgrade_of_everything(sim) -> None:
@@ -41,8 +42,11 @@ async def test_streams_outlast_an_upgrade_of_everything(sim) -> None:
     )
     before = await pids(sim)
     (replica, *_) = await sim.replicas(Role.DECODE, "base")
-    command = [sys.executable, str(REDEPLOY), gcs_address(replica.pid), str(SPEC)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    address, access = ray_of(replica.pid)
+    command = [sys.executable, str(REDEPLOY), address, str(SPEC)]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, env={**os.environ, **access}
+    )
     assert done.returncode == 0, done.stderr
 
     for stream, ids in zip(await asyncio.gather(*(s.read() for s in streams)), prompts, strict=True):
