@@ -61,25 +61,8 @@ class Router:
         self._metrics = Metrics(
             spec, self._accounts, self._admission, self._cluster, self._loop_watch, board.ROUTING
         )
-        prefill_pools = {
-            name: ServePrefillPool(
-                self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
-            )
-            for name, handle in prefill.items()
-        }
-        decode_pools = {
-            name: ServeDecodePool(self._cluster.pool(Role.DECODE, name), handle, board.BOARD, self._inbox)
-            for name, handle in decode.items()
-        }
         pipeline = Pipeline(
-            {
-                model: Route(
-                    prefill_pools[route.prefill],
-                    decode_pools[route.decode],
-                    whole_prompt=spec.transfer.connector is not None,
-                )
-                for model, route in spec.models.items()
-            },
+            self._routes(spec, prefill, decode),
             self._admission,
             self._accounts,
             early=spec.transfer.decode_choice == "early",
@@ -103,13 +86,34 @@ class Router:
         gc.freeze()
         self._app = build_app(serving, self._cluster, self._with_router)
 
+    def _routes(
+        self, spec: Spec, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
+    ) -> dict[str, Route]:
+        """The two pools of each model; models that share a pool share what stands for it here."""
+        prefill_pools = {
+            name: ServePrefillPool(
+                self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
+            )
+            for name, handle in prefill.items()
+        }
+        decode_pools = {
+            name: ServeDecodePool(self._cluster.pool(Role.DECODE, name), handle, board.BOARD, self._inbox)
+            for name, handle in decode.items()
+        }
+        whole_prompt = spec.transfer.connector is not None
+        return {
+            model: Route(prefill_pools[route.prefill], decode_pools[route.decode], whole_prompt)
+            for model, route in spec.models.items()
+        }
+
     def _on_load(self, load: Load) -> None:
         board.BOARD.observe(load)
 
     def _pump(self) -> None:
         """Loads come with every engine step; admission looks at them this often."""
-        self._admission.pump()
+        # Set before the work: whatever goes wrong in one look, the next one comes.
         asyncio.get_running_loop().call_later(PUMP_S, self._pump)
+        self._admission.pump()
 
     def _with_router(self, status: ClusterStatus) -> ClusterStatus:
         router = RouterStatus(
@@ -120,8 +124,8 @@ class Router:
         return status.model_copy(update={"models": self._accounts.to_status(), "router": router})
 
     def _publish(self) -> None:
-        self._metrics.publish()
         asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)
+        self._metrics.publish()
 
     def _on_lost(self, replica: str) -> None:
         board.BOARD.failed(replica, lost=True)

@@ -186,10 +186,10 @@ class Inbox:
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(WATCH_S, self._look)
         now = loop.time()
         for stream in self._streams.values():
             stream.look(now)
-        self._watch = loop.call_later(WATCH_S, self._look)
 
 
 class _Link(asyncio.Protocol):

@@ -216,9 +216,9 @@ class Outbox:
         self._open.discard(link)
 
     def _on_beat(self) -> None:
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._on_beat) if self._links else None
         for link in list(self._open):
             link.beat()
-        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._on_beat) if self._links else None
 
     def close(self) -> None:
         """Close every link."""
