@@ -38,6 +38,8 @@ class SlotLedger:
         self._limit = 0.0
         self._free_kv = math.inf
         self._claimed = 0
+        self._unread = 0
+        """Tokens served since the beat to slots that are in its figures: KV in use that these call free."""
         self._seen = 0
         self._others = 0.0
         self._begun: set[Slot] = set()
@@ -67,6 +69,7 @@ class SlotLedger:
         part = free if free < 0 or math.isinf(free) else math.ceil(math.floor(free) / self._routers)
         self._limit = self.held + part
         self._free_kv = figures.free_kv_tokens
+        self._unread = 0
 
     def free_slots(self) -> float:
         """Slots that this router may hand out now, not below 0; infinite when nobody knows."""
@@ -76,7 +79,7 @@ class SlotLedger:
         """Whether there is KV for so many tokens. An empty pool takes any request: waiting frees nothing."""
         if not self._known or not (self.held or self._others):
             return True
-        return tokens <= self._free_kv - self._claimed
+        return tokens <= self._free_kv - self._claimed - self._unread
 
     def take(self, slot: Slot) -> None:
         """The slot is handed out."""
@@ -88,7 +91,9 @@ class SlotLedger:
         self._claimed -= slot.claim
         slot.output_tokens += tokens
         self._claimed += slot.claim
-        if not slot.seen:
+        if slot.seen:
+            self._unread += tokens
+        else:
             self._begun.add(slot)
 
     def holds(self, slot: Slot) -> bool:
