@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from deployments.engine import EngineConfig
+from deployments.engine import EngineConfig, KvListener
 from deployments.sim_engine import SimEngine
-from deployments.sim_prefill import KvListener
 from heliostat.errors import LegFailedError
 from heliostat.spec import Family, Limits, Model, Pool, Replicas, SimTiming, Spec
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame

@@ -8,7 +8,6 @@ blocks, whose KV another prompt with the same tokens cannot use; several cache g
 """
 
 import asyncio
-import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
-from router.prefix_index import BLOCK_TOKENS
+from router.prefix_index import BLOCK_TOKENS, first_link, next_link
 
 BlockHash = bytes | int
 """As vLLM names a block; ints with `VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES`."""
@@ -102,8 +101,7 @@ class Translator:
     """
 
     def __init__(self, domain: str, max_blocks: int = MAX_BLOCKS) -> None:
-        digest = hashlib.blake2b(domain.encode(), digest_size=7).digest()
-        self._root = _Block(int.from_bytes(digest, "little"))
+        self._root = _Block(first_link(domain))
         self._max_blocks = max_blocks
         self._blocks: OrderedDict[BlockHash, _Block] = OrderedDict()
 
@@ -167,7 +165,7 @@ class Translator:
         before = parent if parent.rest else None
         block = _Block(parent.chain, tokens[whole:], before, ends_one=whole > 0)
         for start in range(0, whole, BLOCK_TOKENS):
-            block.chain = hash((block.chain, tokens[start : start + BLOCK_TOKENS]))
+            block.chain = next_link(block.chain, tokens[start : start + BLOCK_TOKENS])
             block.names.add(block.chain)
             _mark(block.chain, True, changed)
             if not start:

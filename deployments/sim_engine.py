@@ -20,9 +20,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.engine import EngineConfig
+from deployments.engine import EngineConfig, KvListener
 from deployments.sim_decode import SimDecode
-from deployments.sim_prefill import KvListener, SimPrefill
+from deployments.sim_prefill import SimPrefill
 from deployments.sim_tokens import DEFAULT_VOCAB
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.status import ReplicaStatus
@@ -110,16 +110,7 @@ class SimEngine:
         return self._prefill.load() if self._config.role is Role.PREFILL else self._decode.load()
 
     async def status(self, pid: int) -> ReplicaStatus:
-        load = self.load()
-        return ReplicaStatus(
-            name=load.replica,
-            waiting=load.waiting,
-            running=load.running,
-            queued_prompt_tokens=load.queued_prompt_tokens,
-            kv_use=load.kv_use,
-            handoffs=(),
-            pid=pid,
-        )
+        return ReplicaStatus.of(self.load(), (), pid)
 
     async def check_health(self) -> None:
         if self._decode.death:

@@ -5,15 +5,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from deployments.engine import EngineConfig
+from deployments.engine import EngineConfig, KvListener
 from deployments.step_clock import PrefillRate
 from heliostat.errors import PrefillFailedError
 from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
 from kvtransfer.handoff import digest_tokens
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
-
-KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
-"""Replica, blocks that are in its cache now, blocks that are not any more; by `PrefixIndex.hashes`."""
 
 KV_BYTES_PER_TOKEN = 2 * 36 * 8 * 128 * 2
 """Of Qwen3-8B in bfloat16: keys and values, 36 layers, 8 KV heads of 128 numbers, two bytes each."""

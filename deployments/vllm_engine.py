@@ -322,16 +322,7 @@ class VllmEngine:
 
     async def status(self, pid: int) -> ReplicaStatus:
         """`load` for people, with what the handoffs cost so far."""
-        load = self.load()
-        return ReplicaStatus(
-            name=load.replica,
-            waiting=load.waiting,
-            running=load.running,
-            queued_prompt_tokens=load.queued_prompt_tokens,
-            kv_use=load.kv_use,
-            handoffs=await self._desk.figures(),
-            pid=pid,
-        )
+        return ReplicaStatus.of(self.load(), await self._desk.figures(), pid)
 
     def stop(self) -> None:
         if self._llm is not None:

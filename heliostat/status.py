@@ -1,8 +1,10 @@
 """What `/status` answers: pools, their replicas and models, as JSON."""
 
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
-from heliostat.wire import Role
+from heliostat.wire import Load, Role
 
 
 class _Frozen(BaseModel):
@@ -49,6 +51,19 @@ class ReplicaStatus(_Frozen):
     kv_use: float
     handoffs: tuple[HandoffFigures, ...]
     pid: int
+
+    @classmethod
+    def of(cls, load: Load, handoffs: tuple[HandoffFigures, ...], pid: int) -> Self:
+        """What a replica's load says to people."""
+        return cls(
+            name=load.replica,
+            waiting=load.waiting,
+            running=load.running,
+            queued_prompt_tokens=load.queued_prompt_tokens,
+            kv_use=load.kv_use,
+            handoffs=handoffs,
+            pid=pid,
+        )
 
     @property
     def copies(self) -> int:

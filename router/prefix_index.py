@@ -18,6 +18,16 @@ from numpy.typing import NDArray
 BLOCK_TOKENS = 32
 
 
+def first_link(domain: str) -> int:
+    """Where the chain of a KV domain's block hashes begins."""
+    return int.from_bytes(hashlib.blake2b(domain.encode(), digest_size=7).digest(), "little")
+
+
+def next_link(parent: int, tokens: tuple[int, ...]) -> int:
+    """The hash of a block of these tokens behind the block `parent`."""
+    return hash((parent, tokens))
+
+
 class PrefixIndex:
     """Block hash -> the rows (replicas) that hold it, one bit each; the least recently used block goes first.
 
@@ -44,12 +54,11 @@ class PrefixIndex:
         """
         parent = self._seeds.get(domain)
         if parent is None:
-            digest = hashlib.blake2b(domain.encode(), digest_size=7).digest()
-            parent = self._seeds[domain] = int.from_bytes(digest, "little")
+            parent = self._seeds[domain] = first_link(domain)
         size = self.block_size
         chain = []
         for start in range(0, len(token_ids), size):
-            parent = hash((parent, token_ids[start : start + size]))
+            parent = next_link(parent, token_ids[start : start + size])
             chain.append(parent)
         return tuple(chain)
 
