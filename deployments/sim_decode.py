@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from deployments.engine import EngineConfig
 from deployments.sim_stream import Phase, Stream, delta, open_stream
 from deployments.sim_tokens import extend, next_token
-from deployments.step_clock import StepFit
+from router.step_clock import StepFit
 from heliostat.errors import HandoffFailedError
 from heliostat.wire import DecodeRequest, Load, StepTime, TokenDelta, TokenFrame
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deployments.engine import EngineConfig, KvListener
-from deployments.step_clock import PrefillRate
+from router.step_clock import PrefillRate
 from heliostat.errors import PrefillFailedError
 from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
 from kvtransfer.handoff import digest_tokens

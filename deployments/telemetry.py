@@ -10,7 +10,7 @@ from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from deployments.step_clock import PrefillRate, StepFit
+from router.step_clock import PrefillRate, StepFit
 from kvtransfer.connector import announcements, copy_records
 from kvtransfer.handoff import Announcement, CopyRecord
 

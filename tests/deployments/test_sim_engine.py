@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from pydantic import JsonValue
 
-from benchmarks.virtual_time import run
+from simulator.virtual_time import run
 from deployments.engine import Engine, EngineConfig
 from deployments.sim_engine import SimEngine
 from deployments.sim_stream import SimSampling

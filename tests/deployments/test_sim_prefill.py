@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.virtual_time import run
+from simulator.virtual_time import run
 from deployments.engine import EngineConfig
 from deployments.sim_engine import SimEngine
 from deployments.sim_prefill import KvListener

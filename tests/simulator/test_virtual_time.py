@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from benchmarks.virtual_time import NothingLeftError, run
+from simulator.virtual_time import NothingLeftError, run
 
 
 def test_sleeping_moves_the_clock_by_exactly_that() -> None:

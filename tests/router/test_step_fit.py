@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from deployments.step_clock import (
+from router.step_clock import (
     MIN_RATE_TOKENS,
     RATE_FRESH_S,
     STEP_FRESH_S,

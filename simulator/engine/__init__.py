@@ -1,0 +1,1 @@
+"""One simulated replica: continuous batching, chunked prefill, KV space, preemption."""

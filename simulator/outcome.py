@@ -1,0 +1,75 @@
+"""What became of a simulated cluster's requests and pools: raw figures, from which `simulator.summary` reads."""
+
+from dataclasses import dataclass, field
+
+from heliostat.wire import Role
+
+
+@dataclass(slots=True)
+class Requests:
+    """One entry per request and column, in the order in which they ended. Times are virtual seconds.
+
+    A refused request (429) has `first_s` and `end_s` at the moment of the refusal and no output tokens.
+    `cached_tokens` of `prompt_tokens` were not computed again.
+    """
+
+    model: list[int] = field(default_factory=list)
+    """Index in `Outcome.models`."""
+    session: list[int] = field(default_factory=list)
+    """The number of its session."""
+    arrived_s: list[float] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    end_s: list[float] = field(default_factory=list)
+    prompt_tokens: list[int] = field(default_factory=list)
+    cached_tokens: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
+    refused: list[bool] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.model)
+
+
+@dataclass(slots=True)
+class PoolOutcome:
+    """One pool. `busy_s` is the time that its replicas computed, summed over them.
+
+    The timeline has an entry per `Outcome.times_s`: requests computing, requests waiting (for a slot, for KV
+    space or for their KV), and the mean share of KV in use.
+    """
+
+    name: str
+    role: Role
+    replicas: int
+    gpus_per_replica: int
+    busy_s: float = 0.0
+    steps: int = 0
+    step_requests: int = 0
+    """Decode rows of all steps: over `steps` it is the mean batch."""
+    preemptions: int = 0
+    running: list[float] = field(default_factory=list)
+    waiting: list[float] = field(default_factory=list)
+    kv_use: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One run of one topology under one workload. `elapsed_s` is virtual, `wall_s` what the run took here."""
+
+    topology: str
+    workload: str
+    models: tuple[str, ...]
+    seed: int
+    duration_s: float
+    """Until the last session began (`Workload.duration_s`)."""
+    elapsed_s: float
+    """Until the last request ended."""
+    wall_s: float
+    requests: Requests
+    pools: dict[str, PoolOutcome]
+    times_s: list[float]
+    handoff_bytes: int = 0
+
+    @property
+    def gpus(self) -> int:
+        """Of all pools."""
+        return sum(pool.replicas * pool.gpus_per_replica for pool in self.pools.values())
