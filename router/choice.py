@@ -1,6 +1,6 @@
 """One decision: hash the prompt, read the board, ask the policy, book the choice; all in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from heliostat.wire import DecodeRequest, PrefillRequest
 from router.policy import LegRequest, Policy
@@ -43,22 +43,33 @@ class Chooser:
         # A decode pool holds no prompts: its replicas read them.
         hashes = self._board.hashes(replicas, leg.token_ids) if isinstance(leg, PrefillRequest) else ()
         num_tokens, output = leg_tokens(leg)
+        session = leg.session or f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}"
+        return self.place(
+            replicas, call_id, leg.request_id, num_tokens, output, hashes, session=session, avoid=leg.avoid
+        )
+
+    def place(
+        self,
+        replicas: tuple[str, ...],
+        call_id: str,
+        leg_id: str,
+        num_tokens: int,
+        output: int = 0,
+        hashes: Sequence[int] = (),
+        *,
+        session: str = "",
+        avoid: frozenset[str] = frozenset(),
+    ) -> tuple[int, ...]:
+        """`choose` for a leg in numbers: tokens of its prompt, tokens expected of it, names of its blocks."""
         candidates = self._board.candidates(replicas, hashes, num_tokens)
         ranking = self._policy.rank(
             candidates,
-            LegRequest(
-                num_tokens,
-                output,
-                leg.session or f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}",
-                self._draw(),
-                leg.avoid,
-                self._tpot_target_ms,
-            ),
+            LegRequest(num_tokens, output, session, self._draw(), avoid, self._tpot_target_ms),
         )
         if ranking.indices:
             best = ranking.indices[0]
             new_tokens = num_tokens - int(candidates.cached_tokens[best])
-            self._board.chosen(call_id, leg.request_id, replicas[best], new_tokens, num_tokens + output)
+            self._board.chosen(call_id, leg_id, replicas[best], new_tokens, num_tokens + output)
             self._board.holds(replicas[best], hashes)
         return ranking.indices
 

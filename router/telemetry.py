@@ -20,7 +20,7 @@ from router.circuit import CircuitBreaker
 from router.columns import OPEN_UNTIL, OWN, SINCE
 from router.policy.base import Candidates
 from router.pool_figures import PoolFigures
-from router.prefix_index import PrefixIndex
+from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 
 PREFIX_BLOCKS = 1_000_000
 MAX_ROWS = 4096
@@ -67,9 +67,12 @@ class TelemetryBoard:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, prefix_blocks: int = PREFIX_BLOCKS
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        prefix_blocks: int = PREFIX_BLOCKS,
+        block_tokens: int = BLOCK_TOKENS,
     ) -> None:
-        self.index = PrefixIndex(prefix_blocks)
+        self.index = PrefixIndex(prefix_blocks, block_tokens)
         self._clock = clock
         self._circuits = CircuitBreaker(clock)
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What became of a simulated cluster's requests and pools: raw figures, from which `simulator.summary` reads."""
+"""What became of a simulated cluster's requests and pools: the raw figures that `simulator.summary` reads."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,8 @@ class Requests:
     """One entry per request and column, in the order in which they ended. Times are virtual seconds.
 
     A refused request (429) has `first_s` and `end_s` at the moment of the refusal and no output tokens.
-    `cached_tokens` of `prompt_tokens` were not computed again.
+    `cached_tokens` of `prompt_tokens` were not computed again. One that was still open when the run was cut
+    off has its end there, and no output tokens.
     """
 
     model: list[int] = field(default_factory=list)
@@ -68,6 +69,8 @@ class Outcome:
     pools: dict[str, PoolOutcome]
     times_s: list[float]
     handoff_bytes: int = 0
+    unfinished: int = 0
+    """Sessions that were still open when the run was cut off (`simulator.run.DRAIN_SHARE`)."""
 
     @property
     def gpus(self) -> int:

@@ -82,18 +82,20 @@ class Admission:
         max_tokens: int,
         priority: int = 0,
         deadline_s: float | None = None,
+        expected_tokens: int = 0,
     ) -> AsyncGenerator[Slot, None]:
         """Wait for a slot of the model's decode pool, and hold it.
 
         A lower `priority` goes first. `deadline_s`: seconds from now that the caller would wait, within
-        limits.queue_s. `max_tokens` 0: no limit. Cancelling is safe at any moment.
+        limits.queue_s. `max_tokens` 0: no limit. `expected_tokens`, if the caller knows how long the answer
+        will be; 0: by the model's recent answers. Cancelling is safe at any moment.
 
         Raises OverloadedError (429) when no slot came in time, or the queue is full; UnknownModelError.
         """
         state = self._state(model)
         now = self._clock()
         longest_s = state.limits.queue_s if deadline_s is None else min(deadline_s, state.limits.queue_s)
-        expected = state.expected_tokens(max_tokens)
+        expected = expected_tokens or state.expected_tokens(max_tokens)
         waiting = Waiting(
             Slot(model, state.pool.name, prompt_tokens, expected, self._served, priority),
             arrived_at_s=now,

@@ -1,0 +1,130 @@
+"""A cluster in virtual time: simulated replicas, production routers, and what passes between them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from heliostat.wire import Load
+from simulator.engine.engine import Engine, Profile
+from simulator.engine.host import Host
+from simulator.outcome import PoolOutcome
+from simulator.router import Options, Router
+from simulator.topology import Arrangement, PoolKey
+
+QUIET_S = 1.0
+"""A replica of which nothing is new says so this often: often enough not to look stale."""
+
+
+class Cluster:
+    """Made on a running loop of `simulator.virtual_time`."""
+
+    def __init__(
+        self,
+        arrangement: Arrangement,
+        profiles: Mapping[PoolKey, Profile],
+        options: Options,
+        *,
+        block_tokens: int,
+        seed: int,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.options = options
+        self.arrangement = arrangement
+        self.profiles = profiles
+        self.handoff_bytes = 0
+        self.routers: list[Router] = []
+        host = Host(options.host_cores) if options.host_cores else None
+        self.pools: dict[PoolKey, list[Engine]] = {
+            (role, name): [
+                Engine(
+                    f"{role}.{name}#{number}",
+                    profiles[role, name],
+                    on_load=self._hear_load,
+                    on_kv=self._hear_kv
+                    if options.kv_events and profiles[role, name].keeps_prefixes
+                    else None,
+                    host=host,
+                    reply_s=options.call_s,
+                )
+                for number in range(pool.replicas.max)
+            ]
+            for (role, name), pool in arrangement.pools().items()
+        }
+        self.engines = {engine.name: engine for engines in self.pools.values() for engine in engines}
+        names = {key: tuple(engine.name for engine in engines) for key, engines in self.pools.items()}
+        self.routers = [
+            Router(
+                number,
+                arrangement.spec,
+                names,
+                options,
+                clock=self._loop.time,
+                block_tokens=block_tokens,
+                seed=seed,
+            )
+            for number in range(options.routers)
+        ]
+        self._quiet_until: dict[str, float] = {}
+        self._beat()
+
+    def _hear_load(self, load: Load) -> None:
+        """A step's frames went to every router with a stream there, with the load."""
+        for router in self.routers:
+            if router.streams[load.replica]:
+                router.board.observe(load)
+
+    def _hear_kv(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
+        for router in self.routers:
+            self._loop.call_later(self.options.call_s, router.board.kv_changed, replica, added, removed)
+
+    def outcomes(self) -> dict[str, PoolOutcome]:
+        """An empty record for each pool, by `role.name`."""
+        pools = self.arrangement.pools()
+        return {
+            f"{role}.{name}": PoolOutcome(name, role, len(engines), max(pools[role, name].gpus, 1))
+            for (role, name), engines in self.pools.items()
+        }
+
+    def sample(self, pools: Mapping[str, PoolOutcome]) -> None:
+        """One more entry in the timelines."""
+        for (role, name), engines in self.pools.items():
+            outcome = pools[f"{role}.{name}"]
+            loads = [engine.load() for engine in engines]
+            outcome.running.append(sum(load.running for load in loads))
+            outcome.waiting.append(sum(load.waiting for load in loads))
+            outcome.kv_use.append(sum(load.kv_use for load in loads) / len(loads))
+
+    def settle(self, pools: Mapping[str, PoolOutcome]) -> None:
+        """The sums over a pool's replicas."""
+        for (role, name), engines in self.pools.items():
+            outcome = pools[f"{role}.{name}"]
+            outcome.busy_s = sum(engine.busy_s for engine in engines)
+            outcome.steps = sum(engine.steps for engine in engines)
+            outcome.step_requests = sum(engine.step_requests for engine in engines)
+            outcome.preemptions = sum(engine.preemptions for engine in engines)
+
+    async def beats(self) -> None:
+        """Every replica tells every router how it is, again and again, until cancelled."""
+        next_progress_s = 0.0
+        while True:
+            await asyncio.sleep(self.options.beat_s)
+            if self._loop.time() >= next_progress_s:
+                next_progress_s = self._loop.time() + self.options.progress_s
+                for engine in self.engines.values():
+                    engine.report_progress()
+            self._beat()
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        for engine in self.engines.values():
+            if not engine.idle:
+                self._quiet_until[engine.name] = 0.0
+            elif now < self._quiet_until.get(engine.name, 0.0):
+                continue
+            else:
+                self._quiet_until[engine.name] = now + QUIET_S
+            load = engine.load()
+            for router in self.routers:
+                router.board.observe(load)
+        for router in self.routers:
+            if router.admission is not None:
+                router.admission.pump()

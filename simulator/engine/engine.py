@@ -1,0 +1,407 @@
+"""One simulated replica: what vLLM's scheduler does, step by step where needed, else in closed form.
+
+    submit ─> waiting ─> (KV space claimed) ─┬─> loading (handoff) ─┬─> batch ─> done
+                                             └─> computing (chunks) ┘
+
+One class plays all roles, because the requests decide: a prefill replica gets jobs without output, a decode
+replica jobs whose KV arrives over a link, an engine without disaggregation jobs that it computes and decodes.
+
+- Continuous batching: who comes during a step joins at its end; at most `max_running` requests are inside.
+- Chunked prefill: prompts are computed first come first served, in chunks of what the decode rows leave of
+  `max_batched_tokens`; a step with chunks is one event.
+- Steps that only decode are one event until the batch changes (`simulator.engine.run`).
+- When the KV space is full, the newest request gives way; it loads (or computes) its KV again, and
+  what it had generated is computed as forced input.
+
+Not covered: speculative decoding, swapping KV to the host, and what a partly filled block wastes.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from heliostat.wire import Load
+from router.step_clock import PrefillRate, StepFit
+from simulator.engine.host import Host
+from simulator.engine.job import Job
+from simulator.engine.kv_space import KvSpace
+from simulator.engine.link import Link
+from simulator.engine.run import Run
+from simulator.timing.base import Chunk, Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a replica of a pool is: its times, its space and vLLM's limits.
+
+    `keeps_prefixes` is vLLM's prefix cache; off where blocks of several writers would meet (rule 4).
+    """
+
+    timing: Timing
+    kv_tokens: int
+    kv_bytes_per_token: int
+    max_running: int
+    max_batched_tokens: int
+    block_tokens: int
+    keeps_prefixes: bool
+
+
+class Engine:
+    """Runs on the event loop that is current when it is made, which gives it the time.
+
+    What it answers is heard `reply_s` later. `on_load` hears the load at the end of the first step after
+    every change of the batch, as token frames carry it; `on_kv` hears which named blocks came and went.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        profile: Profile,
+        *,
+        on_load: Callable[[Load], None] | None = None,
+        on_kv: Callable[[str, Sequence[int], Sequence[int]], None] | None = None,
+        host: Host | None = None,
+        reply_s: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.profile = profile
+        self.link = Link()
+        self.busy_s = 0.0
+        self.steps = 0
+        self.step_requests = 0
+        self.preemptions = 0
+        self._loop = asyncio.get_running_loop()
+        self._on_load = on_load
+        self._on_kv = on_kv
+        self._reply_s = reply_s
+        self._host = host
+        if host is not None:
+            host.joined(self._interrupt)
+        self._space = KvSpace(profile.kv_tokens, profile.block_tokens)
+        self._waiting: deque[Job] = deque()
+        self._prefilling: list[Job] = []
+        self._loading = 0
+        self._ready: list[Job] = []
+        self._batch: list[tuple[int, int, Job]] = []  # a heap by the step of the last token
+        self._context = 0
+        self._step = 0
+        self._orders = 0
+        self._queued_prompt_tokens = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._run: Run | None = None
+        self._run_steps = 0
+        self._changed = False
+        self._fit = StepFit(self._loop.time)
+        self._rate = PrefillRate(self._loop.time)
+        self._sequence = 0
+
+    # What the cluster asks.
+
+    def submit(self, job: Job) -> None:
+        """Takes a job; `job.done` says when it is over."""
+        if self.profile.keeps_prefixes and job.fetch is None:
+            cached = self._space.matched(job.blocks) * self.profile.block_tokens
+            job.uncached_tokens = job.prompt_tokens - min(cached, job.prompt_tokens - 1)
+        elif job.fetch is None:
+            job.uncached_tokens = job.prompt_tokens
+        self._queued_prompt_tokens += job.uncached_tokens
+        self._orders += 1
+        job.order = self._orders
+        self._waiting.append(job)
+        if self._timer is None:
+            self._plan()
+        elif job.fetch is not None:
+            self._admit(self._boundary())
+        else:
+            self._interrupt()
+
+    def load(self) -> Load:
+        """What the replica would say now."""
+        self._sequence += 1
+        profile, batch = self.profile, len(self._batch)
+        steps = self._run.ended(self._loop.time()) if self._run else 0
+        return Load(
+            replica=self.name,
+            running=batch + len(self._prefilling),
+            waiting=len(self._waiting) + self._loading + len(self._ready),
+            queued_prompt_tokens=self._queued_prompt_tokens,
+            kv_use=min(1.0, (self._space.in_use + steps * batch) / profile.kv_tokens),
+            sequence=self._sequence,
+            max_running=profile.max_running,
+            context_tokens=self._context + steps * batch,
+            kv_tokens=profile.kv_tokens,
+            tpot_ms=self._fit.tpot_ms,
+            step=self._fit.step,
+            prefill_tokens_per_s=self._rate.tokens_per_s,
+        )
+
+    def report_progress(self) -> None:
+        """Tells admission how many tokens its requests have by now."""
+        steps = self._step + (self._run.ended(self._loop.time()) if self._run else 0)
+        for _, _, job in self._batch:
+            _tell(job, job.generated + steps - job.joined_step)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is inside."""
+        return self._timer is None and not self._waiting and not self._loading
+
+    # Letting in.
+
+    def _admit(self, begin_s: float) -> None:
+        """The first in the queue, as long as its KV fits and everybody can have one token more."""
+        while self._waiting and self._inside < self.profile.max_running:
+            if not self._enter(self._waiting[0], begin_s):
+                return
+            self._waiting.popleft()
+
+    @property
+    def _inside(self) -> int:
+        return len(self._batch) + len(self._prefilling) + self._loading + len(self._ready)
+
+    def _enter(self, job: Job, begin_s: float) -> bool:
+        space, block = self._space, self.profile.block_tokens
+        tokens = job.context
+        names: tuple[int, ...] = ()
+        if self.profile.keeps_prefixes:
+            names = job.blocks[: space.matched(job.blocks)]
+        private = tokens - len(names) * block
+        if private + space.idle_in(names) + len(self._batch) + 1 > space.free:
+            return False
+        space.hold(names)
+        space.claim(private)
+        self._dropped()
+        job.held, job.private = names, private
+        if job.fetch is not None:
+            self._loading += 1
+            self._loop.call_at(job.fetch(begin_s, job.prompt_tokens - len(names) * block), self._arrived, job)
+            return True
+        # One token at least is computed, because the last one has to be run.
+        job.computed, job.target = min(len(names) * block, tokens - 1), tokens
+        if not job.preempted:
+            job.cached_tokens = job.computed
+        self._prefilling.append(job)
+        return True
+
+    def _arrived(self, job: Job) -> None:
+        self._loading -= 1
+        if self.profile.keeps_prefixes:
+            self._publish(job, job.blocks)
+        if job.generated:  # what was generated before a preemption is forced input now
+            job.computed, job.target = job.prompt_tokens, job.context
+            self._prefilling.append(job)
+        else:
+            self._ready.append(job)
+        if self._timer is None:
+            self._plan()
+        else:
+            self._interrupt()
+
+    # Steps.
+
+    def _plan(self) -> None:
+        """At the end of a step, or out of idleness: what comes next."""
+        now = self._loop.time()
+        was_busy = self._timer is not None
+        self._timer, self._run = None, None
+        self._admit(now)
+        joined = self._join_ready()
+        self._make_room(joined)
+        chunks = self._chunks()
+        if not chunks and not self._batch:
+            if was_busy and self._host is not None:
+                self._host.changed(-1)
+            self._tell_load(now)
+            return
+        if not was_busy and self._host is not None:
+            self._host.changed(+1)
+        slow = self._host.slow if self._host is not None else 1.0
+        batch = len(self._batch)
+        if chunks:
+            step_ms = self.profile.timing.step_ms(batch, self._context, [chunk for _, chunk in chunks]) * slow
+            first_s = now + step_ms / 1e3
+            self._timer = self._loop.call_at(first_s, self._end_step, chunks, step_ms)
+        else:
+            run = Run(now, batch, self._context, self.profile.timing.decode_line(batch), slow)
+            self._run = run
+            self._run_steps = min(self._batch[0][0] - self._step, self._space.free // batch)
+            first_s = now + run.seconds(1)
+            self._timer = self._loop.call_at(now + run.seconds(self._run_steps), self._end_run)
+        for job in joined:
+            if not job.first_s:
+                job.first_s = first_s
+        self._tell_load(first_s)
+
+    def _boundary(self) -> float:
+        """When the step that runs now is over."""
+        assert self._timer is not None
+        if self._run is None:
+            return self._timer.when()
+        steps = self._run.ended(self._loop.time()) + 1
+        return self._run.start_s + self._run.seconds(min(steps, self._run_steps))
+
+    def _interrupt(self) -> None:
+        """Plan again at the end of the step that runs now, because something has changed."""
+        run = self._run
+        if run is None or self._timer is None:
+            return
+        steps = run.ended(self._loop.time()) + 1
+        if steps < self._run_steps:
+            self._timer.cancel()
+            self._run_steps = steps
+            self._timer = self._loop.call_at(run.start_s + run.seconds(steps), self._end_run)
+
+    def _end_run(self) -> None:
+        run = self._run
+        assert run is not None
+        self._count(run.seconds(self._run_steps), self._run_steps)
+        middle = run.context + run.requests * (self._run_steps - 1) // 2
+        self._fit.observe(run.seconds(self._run_steps) * 1e3 / self._run_steps, run.requests, middle)
+        self._advance(self._run_steps)
+        self._plan()
+
+    def _end_step(self, chunks: list[tuple[Job, Chunk]], step_ms: float) -> None:
+        self._count(step_ms / 1e3, 1)
+        self._advance(1)
+        new_tokens = 0
+        for job, chunk in chunks:
+            new_tokens += chunk.new_tokens
+            job.computed += chunk.new_tokens
+            if job.computed == job.target:
+                self._computed(job)
+        self._rate.observe(new_tokens, step_ms)
+        self._plan()
+
+    def _count(self, seconds: float, steps: int) -> None:
+        self.busy_s += seconds
+        self.steps += steps
+        self.step_requests += steps * len(self._batch)
+
+    def _chunks(self) -> list[tuple[Job, Chunk]]:
+        budget = self.profile.max_batched_tokens - len(self._batch)
+        chunks = []
+        for job in self._prefilling:
+            if budget < 1:
+                break
+            new_tokens = min(budget, job.target - job.computed)
+            budget -= new_tokens
+            chunks.append((job, Chunk(new_tokens, job.computed)))
+        return chunks
+
+    def _join_ready(self) -> list[Job]:
+        joined, self._ready = self._ready, []
+        for job in joined:
+            job.joined_step = self._step
+            self._context += job.context
+            heapq.heappush(self._batch, (self._step + job.output_tokens - job.generated, job.order, job))
+        self._changed = self._changed or bool(joined)
+        return joined
+
+    def _advance(self, steps: int) -> None:
+        """So many tokens more for everybody in the batch; who has the last one leaves."""
+        batch = self._batch
+        if not batch:
+            return
+        grown = steps * len(batch)
+        self._step += steps
+        self._context += grown
+        self._space.claim(grown)
+        while batch and batch[0][0] <= self._step:
+            job = heapq.heappop(batch)[2]
+            self._context -= self._settle(job)
+            self._finish(job)
+            self._changed = True
+        self._dropped()
+
+    def _settle(self, job: Job) -> int:
+        """Books what the job has grown by in the batch, which it leaves. Returns its context."""
+        steps = self._step - job.joined_step
+        job.generated += steps
+        job.private += steps
+        return job.context
+
+    def _computed(self, job: Job) -> None:
+        """Its prompt is in the KV space, and one step has sampled from it, unless it is for elsewhere."""
+        self._prefilling.remove(job)
+        self._queued_prompt_tokens -= job.uncached_tokens
+        job.uncached_tokens = 0
+        if self.profile.keeps_prefixes:
+            self._publish(job, job.blocks)
+        if not job.output_tokens:
+            self._finish(job)
+            return
+        job.first_s = job.first_s or self._loop.time()
+        job.generated += 1
+        job.private += 1
+        self._space.claim(1)
+        if job.generated == job.output_tokens:
+            self._finish(job)
+        else:
+            self._ready.append(job)
+
+    def _publish(self, job: Job, names: tuple[int, ...]) -> None:
+        new_names = names[len(job.held) :]
+        if not new_names:
+            return
+        added = self._space.publish(new_names)
+        job.private -= len(new_names) * self.profile.block_tokens
+        job.held = names
+        self._dropped(added)
+
+    def _finish(self, job: Job) -> None:
+        if self.profile.keeps_prefixes and len(job.kept) > len(job.held):
+            self._publish(job, job.kept)
+        self._leave(job)
+        _tell(job, job.generated)
+        job.end_s = self._loop.time()
+        self._loop.call_at(job.end_s + self._reply_s, _answer, job)
+
+    def _leave(self, job: Job) -> None:
+        self._space.give_back(job.private)
+        self._space.release(job.held)
+        job.private, job.held = 0, ()
+
+    def _make_room(self, joined: list[Job]) -> None:
+        """For one more token of each request: the newest gives way, also one that has just joined."""
+        while self._batch and self._space.free < len(self._batch):
+            entry = max(self._batch, key=lambda entry: entry[1])
+            self._batch.remove(entry)
+            heapq.heapify(self._batch)
+            job = entry[2]
+            self._context -= self._settle(job)
+            self._leave(job)
+            job.preempted += 1
+            self.preemptions += 1
+            self._waiting.appendleft(job)
+            if job in joined:
+                joined.remove(job)
+            self._changed = True
+
+    # Telling.
+
+    def _dropped(self, added: Sequence[int] = ()) -> None:
+        dropped = self._space.take_dropped()
+        if self._on_kv is not None and (added or dropped):
+            self._on_kv(self.name, added, dropped)
+
+    def _tell_load(self, at_s: float) -> None:
+        if self._changed and self._on_load is not None:
+            self._loop.call_at(at_s + self._reply_s, self._say_load)
+        self._changed = False
+
+    def _say_load(self) -> None:
+        if self._on_load is not None:
+            self._on_load(self.load())
+
+
+def _answer(job: Job) -> None:
+    if not job.done.done():
+        job.done.set_result(None)
+
+
+def _tell(job: Job, generated: int) -> None:
+    if job.slot is not None and generated > job.told:
+        job.slot.served(generated - job.told)
+        job.told = generated

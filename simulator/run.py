@@ -1,0 +1,117 @@
+"""One run: an arrangement of pools under a workload, in virtual time."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from simulator.cluster import Cluster
+from simulator.engine.engine import Profile
+from simulator.flow import Flow
+from simulator.outcome import Outcome, PoolOutcome
+from simulator.profile import Hardware, profiles_of
+from simulator.router import Options
+from simulator.topology import Arrangement, PoolKey
+from simulator.virtual_time import run
+from simulator.workload.base import Workload
+
+SAMPLES = 200
+"""Entries of a timeline."""
+
+DRAIN_SHARE = 1.0
+"""After the last arrival, the requests that are inside get this share of the duration to end, and no more: a
+cluster that falls behind for ever would take for ever."""
+
+
+def simulate(
+    arrangement: Arrangement,
+    workload: Workload,
+    hardware: Hardware,
+    *,
+    directory: Path,
+    seed: int = 0,
+    options: Options | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Outcome:
+    """What would become of the workload. Equal arguments give equal outcomes.
+
+    `directory` is where relative weights of the spec are looked for; `progress` hears the share done, 0 to 1.
+    Raises HeliostatError where geometry or hardware are not known.
+    """
+    profiles = profiles_of(arrangement, hardware, directory, workload.block_tokens)
+    began_s = time.perf_counter()
+    collecting = gc.isenabled()
+    gc.disable()  # millions of small objects without cycles
+    try:
+        outcome = run(_simulate(arrangement, workload, profiles, options or Options(), seed, progress))
+    finally:
+        if collecting:
+            gc.enable()
+    outcome.wall_s = time.perf_counter() - began_s
+    return outcome
+
+
+async def _simulate(
+    arrangement: Arrangement,
+    workload: Workload,
+    profiles: dict[PoolKey, Profile],
+    options: Options,
+    seed: int,
+    progress: Callable[[float], None] | None,
+) -> Outcome:
+    loop = asyncio.get_running_loop()
+    cluster = Cluster(arrangement, profiles, options, block_tokens=workload.block_tokens, seed=seed)
+    flow = Flow(cluster, workload.models, workload.block_tokens)
+    pools = cluster.outcomes()
+    times_s: list[float] = []
+    beats = loop.create_task(cluster.beats())
+    watch = loop.create_task(_watch(cluster, workload.duration_s, pools, times_s, progress))
+    sessions: set[asyncio.Task[None]] = set()
+    for number, session in enumerate(workload.sessions(seed)):
+        if session.at_s > loop.time():
+            await asyncio.sleep(session.at_s - loop.time())
+        task = loop.create_task(flow.session(number, session))
+        sessions.add(task)
+        task.add_done_callback(sessions.discard)
+    if sessions:
+        await asyncio.wait(sessions, timeout=workload.duration_s * DRAIN_SHARE)
+    elapsed_s = loop.time()
+    beats.cancel()
+    watch.cancel()
+    unfinished = len(sessions)
+    for task in list(sessions):
+        task.cancel()
+    await asyncio.gather(beats, watch, *sessions, return_exceptions=True)
+    cluster.settle(pools)
+    return Outcome(
+        topology=arrangement.topology,
+        workload=workload.description,
+        models=workload.models,
+        seed=seed,
+        duration_s=workload.duration_s,
+        elapsed_s=elapsed_s,
+        wall_s=0.0,
+        requests=flow.requests,
+        pools=pools,
+        times_s=times_s,
+        handoff_bytes=cluster.handoff_bytes,
+        unfinished=unfinished,
+    )
+
+
+async def _watch(
+    cluster: Cluster,
+    duration_s: float,
+    pools: dict[str, PoolOutcome],
+    times_s: list[float],
+    progress: Callable[[float], None] | None,
+) -> None:
+    """Fills the timelines until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        times_s.append(loop.time())
+        cluster.sample(pools)
+        if progress is not None:
+            progress(min(1.0, loop.time() / duration_s))
+        await asyncio.sleep(duration_s / SAMPLES)
