@@ -92,8 +92,15 @@ class SimTiming(_Frozen):
     """What a `sim` engine takes for its work; the defaults cost nothing.
 
     One decode step takes `step_ms + per_request_ms * b + per_kilotoken_ms * c / 1000` for b requests
-    with c tokens of context in all.
+    with c tokens of context in all. With `gpu` or `calibration` these figures are not read: times and KV
+    space are those that the simulator reckons with (docs/simulator.md).
     """
+
+    gpu: str | None = Field(default=None, description="As this GPU would: h100, h200, a100, b200.")
+    calibration: str | None = Field(
+        default=None, description="As in this file of `heliostat calibrate`; absolute where engines run."
+    )
+    speed: float = Field(default=1.0, gt=0, description="10: everything takes a tenth of its time.")
 
     prefill_tokens_per_s: float = Field(default=0.0, ge=0, description="0: prompts take no time.")
     step_ms: float = Field(default=0.0, ge=0)

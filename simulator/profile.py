@@ -1,20 +1,31 @@
 """What a replica of each pool is, from the spec and the hardware that it is planned for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from heliostat.spec import Pool
+from heliostat.spec import Family, Pool
 from heliostat.wire import Role
 from simulator.engine.engine import Profile
-from simulator.timing.base import Timing
-from simulator.timing.calibration import Calibrated, Calibration
-from simulator.timing.capacity import GIB, kv_capacity_tokens
-from simulator.timing.checkpoints import KNOWN, geometry_of, kv_bits, weight_bits
-from simulator.timing.corrections import Corrections
-from simulator.timing.hardware import H100, Gpu
-from simulator.timing.linear import LinearTiming
-from simulator.timing.roofline import Adapters, Roofline
+from simulator.timing import (
+    H100,
+    KNOWN,
+    Adapters,
+    Calibration,
+    Corrections,
+    Geometry,
+    Gpu,
+    LinearTiming,
+    Roofline,
+    Timing,
+    correct,
+    geometry_of,
+    gpu_named,
+    kv_bits,
+    kv_capacity_tokens,
+    load_calibration,
+    weight_bits,
+)
 from simulator.topology import Arrangement, PoolKey
 
 BATCHED_TOKENS = 8192
@@ -23,20 +34,33 @@ BATCHED_TOKENS = 8192
 ADAPTER_RANK = 16
 """Of LoRA modules whose rank no spec says: peft's usual choice between 8 and 64."""
 
+GIB = 2**30
+
 Link = Literal["nvlink", "nic"]
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the pools run on. A `calibration` that was measured replaces the roofline of `gpu`, and the GPU's
-    name is then of no matter but for its memory. Pools with `engine: sim` take the times of their own spec
-    unless `plan_sim` says that they stand for real ones."""
+    """What the pools run on.
+
+    A `calibration` of a known GPU corrects the roofline of `gpu`; one of anything else replaces it, and then
+    holds for the module that was measured. Pools with `engine: sim` take the times that their own
+    spec says, unless `plan_sim` asks to plan them as real ones.
+    """
 
     gpu: Gpu = H100
     link: Link = "nic"
     corrections: Corrections = field(default_factory=Corrections)
     calibration: Calibration | None = None
     plan_sim: bool = False
+
+
+class ReplicaTiming(NamedTuple):
+    """One replica of a pool: its times, its KV space and what a token of KV weighs."""
+
+    timing: Timing
+    kv_tokens: int
+    kv_bytes_per_token: int
 
 
 def profiles_of(
@@ -50,51 +74,97 @@ def profiles_of(
 
 
 def _profile(
-    arrangement: Arrangement,
-    key: PoolKey,
-    pool: Pool,
-    hardware: Hardware,
-    directory: Path,
-    block_tokens: int,
+    arrangement: Arrangement, key: PoolKey, pool: Pool, hardware: Hardware, directory: Path, block_tokens: int
 ) -> Profile:
     role, name = key
-    family = arrangement.spec.family
     # Decode replicas keep no prompts unless one writer made all KV (rules 4 and 8).
     keeps = role is Role.PREFILL or arrangement.one_writer or arrangement.colocated
     batched = pool.engine_args.get("max_num_batched_tokens")
-    max_batched = batched if isinstance(batched, int) else BATCHED_TOKENS
+    replica = replica_timing(
+        pool,
+        arrangement.spec.family,
+        hardware,
+        directory,
+        bits=arrangement.weight_bits.get(name) if role is Role.DECODE else None,
+        rows_per_request=2 if arrangement.one_writer and role is Role.DECODE else 1,
+        adapters=_adapters(arrangement, role),
+    )
+    return Profile(
+        timing=replica.timing,
+        kv_tokens=replica.kv_tokens,
+        kv_bytes_per_token=replica.kv_bytes_per_token,
+        max_running=pool.max_running,
+        max_batched_tokens=batched if isinstance(batched, int) else BATCHED_TOKENS,
+        block_tokens=block_tokens,
+        keeps_prefixes=keeps,
+    )
+
+
+def replica_timing(
+    pool: Pool,
+    family: Family,
+    hardware: Hardware,
+    directory: Path,
+    *,
+    bits: int | None = None,
+    rows_per_request: int = 1,
+    adapters: Adapters | None = None,
+) -> ReplicaTiming:
+    """What a pool's own spec says of its `sim` engine, else what the hardware gives.
+
+    `directory` is where relative paths begin; `bits` replaces the weights' own. Raises HeliostatError where
+    a geometry, a GPU or a calibration file is not known.
+    """
     if pool.engine == "sim" and not hardware.plan_sim:
-        bytes_per_token = int(KNOWN["Qwen/Qwen3-8B"].kv_bytes_per_token())
-        return Profile(
-            LinearTiming(pool.sim), pool.sim.kv_tokens, bytes_per_token, pool.max_running, max_batched,
-            block_tokens, keeps,
-        )  # fmt: skip
+        sim = pool.sim
+        if sim.gpu is None and sim.calibration is None:
+            bytes_per_token = int(KNOWN["Qwen/Qwen3-8B"].kv_bytes_per_token())
+            return ReplicaTiming(LinearTiming(sim), sim.kv_tokens, bytes_per_token)
+        hardware = Hardware(
+            gpu=gpu_named(sim.gpu) if sim.gpu else hardware.gpu,
+            calibration=load_calibration(directory / sim.calibration) if sim.calibration else None,
+        )
     geometry = geometry_of(family.base, directory)
-    bits = arrangement.weight_bits.get(name) if role is Role.DECODE else None
     bits = bits or weight_bits(pool.weights, directory, pool.engine_args, family.dtype)
     cache_bits = kv_bits(pool.engine_args, family.dtype)
     bytes_per_token = int(geometry.kv_bytes_per_token(cache_bits))
     gpus = max(pool.gpus, 1)
+    roofline = Roofline(
+        hardware.gpu,
+        geometry,
+        gpus=gpus,
+        weight_bits=bits,
+        kv_bits=cache_bits,
+        corrections=hardware.corrections,
+        rows_per_request=rows_per_request,
+        adapters=adapters,
+        link_gb_per_s=hardware.gpu.nvlink_gb_per_s * gpus if hardware.link == "nvlink" else None,
+    )
+    timing = _calibrated(roofline, hardware.calibration) if hardware.calibration else roofline
+    return ReplicaTiming(timing, _kv_tokens(pool, hardware, geometry, bits, cache_bits), bytes_per_token)
+
+
+def _calibrated(roofline: Roofline, calibration: Calibration) -> Timing:
+    setup = calibration.setup
+    if setup.gpu is None:
+        return calibration.timing
+    measured = Roofline(
+        gpu_named(setup.gpu),
+        setup.geometry,
+        gpus=setup.gpus,
+        weight_bits=setup.weight_bits,
+        kv_bits=setup.kv_bits,
+        corrections=roofline.corrections,
+    )
+    return replace(roofline, corrections=correct(calibration.samples, measured))
+
+
+def _kv_tokens(pool: Pool, hardware: Hardware, geometry: Geometry, bits: int, cache_bits: int) -> int:
+    if pool.engine == "sim" and "kv_tokens" in pool.sim.model_fields_set:
+        return pool.sim.kv_tokens
     if pool.kv_cache_gib is not None:
-        capacity = int(pool.kv_cache_gib * GIB / bytes_per_token)
-    else:
-        capacity = kv_capacity_tokens(hardware.gpu, geometry, gpus, bits, kv_bits=cache_bits)
-    timing: Timing
-    if hardware.calibration is not None:
-        timing = Calibrated(hardware.calibration)
-    else:
-        timing = Roofline(
-            hardware.gpu,
-            geometry,
-            gpus=gpus,
-            weight_bits=bits,
-            kv_bits=cache_bits,
-            corrections=hardware.corrections,
-            rows_per_request=2 if arrangement.one_writer and role is Role.DECODE else 1,
-            adapters=_adapters(arrangement, role),
-            link_gb_per_s=hardware.gpu.nvlink_gb_per_s * gpus if hardware.link == "nvlink" else None,
-        )
-    return Profile(timing, capacity, bytes_per_token, pool.max_running, max_batched, block_tokens, keeps)
+        return int(pool.kv_cache_gib * GIB / geometry.kv_bytes_per_token(cache_bits))
+    return kv_capacity_tokens(hardware.gpu, geometry, max(pool.gpus, 1), bits, kv_bits=cache_bits)
 
 
 def _adapters(arrangement: Arrangement, role: Role) -> Adapters | None:
