@@ -1,4 +1,4 @@
-"""The `heliostat` command: serve, plan, status."""
+"""The `heliostat` command: serve, plan, simulate, status."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import heliostat
+from cluster.simulate_args import add_arguments
 from heliostat.errors import HeliostatError
 
 DEFAULT_PORT = 8000
@@ -37,6 +38,14 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("spec", type=Path, help="the cluster's spec file (YAML)")
     plan.add_argument("--json", action="store_true", help="machine-readable")
 
+    simulate = commands.add_parser(
+        "simulate",
+        help="what a spec would do under a workload, without a GPU",
+        description="Run a spec under a workload in virtual time, with the router's own policies: latencies, "
+        "goodput, and how few GPUs would do. Needs no GPU.",
+    )
+    add_arguments(simulate)
+
     status = commands.add_parser(
         "status", help="pools, replicas, queue, running, KV use of a running cluster"
     )
@@ -54,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"heliostat: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"heliostat: {error}; this command needs `heliostat[server]`", file=sys.stderr)
+        print(f"heliostat: {error}; this command needs `heliostat[{_EXTRAS[args.command]}]`", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -87,13 +96,22 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(args: argparse.Namespace) -> int:
+    from cluster.simulate import simulate_command
+
+    return simulate_command(args)
+
+
 def _status(args: argparse.Namespace) -> int:
     from cluster.status import show_status
 
     return show_status(args.url, as_json=args.json)
 
 
-_COMMANDS = {"serve": _serve, "plan": _plan, "status": _status}
+_EXTRAS = {"serve": "server", "plan": "server", "simulate": "simulate", "status": "server"}
+"""What to install for a command whose libraries are missing."""
+
+_COMMANDS = {"serve": _serve, "plan": _plan, "simulate": _simulate, "status": _status}
 
 if __name__ == "__main__":
     sys.exit(main())

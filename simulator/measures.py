@@ -33,6 +33,7 @@ class Columns(NamedTuple):
     """NaN where there is none: for one token of output, or for a refused request."""
     end_to_end: Floats
     served: Flags
+    """Not refused; one that was cut off at the end of the run counts as served with the times it got to."""
     ttft_ok: Flags
     tpot_ok: Flags
     prompt_tokens: Floats
@@ -57,7 +58,8 @@ def read_columns(outcome: Outcome, slo: Slo, window: Window) -> Columns:
         end_to_end=end - arrived,
         served=served,
         ttft_ok=served & ((first - arrived) * 1000 <= slo.ttft_ms),
-        tpot_ok=np.isnan(tpot) | (tpot * 1000 <= slo.tpot_ms),
+        # A served request without output was cut off, however early its first token came.
+        tpot_ok=np.where(np.isnan(tpot), ~served | (output > 0), tpot * 1000 <= slo.tpot_ms),
         prompt_tokens=floats(requests.prompt_tokens)[counts],
         cached_tokens=floats(requests.cached_tokens)[counts],
     )

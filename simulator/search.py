@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from heliostat.errors import HeliostatError
 from heliostat.wire import Role
-from simulator.summary import ModelSummary, PoolSummary, Summary
+from simulator.bottleneck import bottlenecks
+from simulator.summary import Summary
 from simulator.topology import Arrangement, PoolKey
 
 ATTAINMENT = 0.95
@@ -137,7 +138,7 @@ class _Tries:
         return Found(arrangement, summary, complete, self._remark(complete, max_gpus), tuple(self.trials))
 
     def _remark(self, complete: bool, max_gpus: int) -> str:
-        after = f"after {len(self.trials)} runs"
+        after = f"after {len(self.trials)} run{'' if len(self.trials) == 1 else 's'}"
         if self.best is None:
             nearest = max(self.trials, key=lambda trial: trial.good_share)
             reached = f"{nearest.good_share:.1%} of requests keep the SLO with {nearest.gpus}"
@@ -152,10 +153,16 @@ class _Tries:
 
 
 def _grow(tries: _Tries, smallest: Sizes, max_gpus: int) -> Sizes | None:
-    """Double the pools in which requests wait until the SLO is kept; None when the GPUs do not suffice."""
-    sizes = dict(smallest)
+    """Double the pools in which requests wait until the SLO is kept; None when the GPUs do not suffice.
+
+    Where that did not help, both pools of the models in question are doubled: who waits is a guess.
+    """
+    sizes, last = dict(smallest), -1.0
     while not tries.met(sizes):
-        narrow = bottlenecks(tries.arrangement, tries.summary(sizes), tries.attainment)
+        summary = tries.summary(sizes)
+        roles = tuple(Role) if summary.good_share <= last else ()
+        narrow = bottlenecks(tries.arrangement, summary, tries.attainment, roles)
+        last = summary.good_share
         bigger = dict(sizes)
         for pool in sizes:  # in the order of the spec, so that what is left goes to the same ones always
             if pool in narrow:
@@ -192,34 +199,3 @@ def _fewest(tries: _Tries, sizes: Sizes, pool: PoolKey) -> int:
             too_few = middle
         middle = (too_few + enough) // 2
     return enough
-
-
-def bottlenecks(arrangement: Arrangement, summary: Summary, attainment: float) -> set[PoolKey]:
-    """The pools to grow: of each model that keeps the SLO too rarely, the one that it misses it in.
-
-    A missed TPOT is the decode pool's. A missed TTFT, or a refusal, is the prefill pool's unless more
-    requests per replica wait in the decode pool: the first token comes from there.
-    """
-    loads = {(pool.role, pool.name): pool for pool in summary.pools}
-    narrow: set[PoolKey] = set()
-    for model in summary.models:
-        if not model.requests or model.good_share >= attainment:
-            continue
-        entry = arrangement.spec.models[model.name]
-        prefill, decode = (Role.PREFILL, entry.prefill), (Role.DECODE, entry.decode)
-        if arrangement.colocated or _decode_is_narrow(model, loads[prefill], loads[decode]):
-            narrow.add(decode)
-        else:
-            narrow.add(prefill)
-    return narrow
-
-
-def _decode_is_narrow(model: ModelSummary, prefill: PoolSummary, decode: PoolSummary) -> bool:
-    if model.tpot_missed_share > model.ttft_missed_share:
-        return True
-    return _pressure(decode) > _pressure(prefill)
-
-
-def _pressure(pool: PoolSummary) -> tuple[float, float]:
-    """Waiting requests per replica; where nobody waits (or admission holds them back), utilization."""
-    return pool.waiting_mean / max(pool.replicas, 1), pool.utilization

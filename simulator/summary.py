@@ -84,7 +84,8 @@ class Summary(_Frozen):
     warm-up and of which no call was refused. `output_tokens_per_s` counts the tokens of a request, spread
     evenly from its first to its last, by how much of that time lies in the window. `goodput_per_s` counts
     the requests that arrived in the window and kept the SLO; `good_share` is the share of all that arrived
-    after the warm-up. Refused requests keep no SLO. Figures per GPU are None on a cluster without one.
+    after the warm-up. Requests that were refused, or cut off
+    at the end of the run, keep no SLO. Figures per GPU are None on a cluster without one.
     """
 
     topology: str
@@ -98,6 +99,7 @@ class Summary(_Frozen):
     gpus: int
     requests: int
     refused_share: float
+    unfinished: int = Field(description="Sessions that were still open when the run was cut off.")
     ttft_ms: Percentiles
     tpot_ms: Percentiles
     end_to_end_ms: Percentiles
@@ -139,6 +141,7 @@ def summarize(outcome: Outcome, slo: Slo, warmup_share: float = 0.1) -> Summary:
         gpus=gpus,
         requests=len(columns.arrived),
         refused_share=1.0 - share_of(columns.served, 1.0),
+        unfinished=outcome.unfinished,
         ttft_ms=_percentiles(columns.ttft[columns.served]),
         tpot_ms=_percentiles(columns.tpot),
         end_to_end_ms=_percentiles(columns.end_to_end[columns.served]),
