@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from deployments.engine import EngineConfig
 from deployments.sim_stream import Phase, Stream, delta, open_stream
 from deployments.sim_tokens import extend, next_token
-from router.step_clock import StepFit
 from heliostat.errors import HandoffFailedError
 from heliostat.wire import DecodeRequest, Load, StepTime, TokenDelta, TokenFrame
+from router.step_clock import StepFit
+from simulator.profile import ReplicaTiming
 
 SOLVE_STEPS = 16
 """A fit that long ago is fresh enough; solving it at every step would cost more than the tokens."""
@@ -30,7 +31,7 @@ class SimDecode:
         config: EngineConfig,
         *,
         vocab: range,
-        slow: float,
+        replica: ReplicaTiming,
         die_after: int | None,
         stall_after: int | None,
         sleep: Callable[[float], Awaitable[None]],
@@ -41,12 +42,13 @@ class SimDecode:
         self.preempted = 0
         self._config = config
         self._vocab = vocab
-        self._slow = slow
         self._die_after = die_after
         self._stall_after = stall_after
         self._sleep = sleep
         self._clock = clock
-        self._timing = config.pool.sim
+        self._replica = replica
+        self._timing = replica.timing
+        self._kv_tokens = replica.kv_tokens
         self._waiting: deque[Stream] = deque()
         self._loading: set[Stream] = set()
         self._running: list[Stream] = []
@@ -63,7 +65,7 @@ class SimDecode:
         """Raises HandoffFailedError."""
         if self.death:
             raise HandoffFailedError(f"{self._config.replica}: {self.death}", self._config.replica, True)
-        stream = open_stream(self._config, request, self._clock(), self._slow)
+        stream = open_stream(self._config, self._replica, request, self._clock())
         if stream.left < 1:
             ends = tuple(TokenDelta(index, (), None, "length", None) for index in range(len(stream.states)))
             yield TokenFrame(ends, True, self.load(), None)
@@ -115,10 +117,10 @@ class SimDecode:
                 self._loop = None  # here, so that whoever comes next starts another
                 return
             batch, context = len(self._running), self._context
-            timing = self._timing
-            step_ms = timing.step_ms + timing.per_request_ms * batch + timing.per_kilotoken_ms * context / 1e3
+            line = self._timing.decode_line(batch)
+            step_ms = line.base_ms + line.per_token_ms * context
             # Timers are late; the steps after a late one are not, as long as they can catch up.
-            due = max(due, begin - CATCH_UP_S) + step_ms * self._slow / 1e3
+            due = max(due, begin - CATCH_UP_S) + step_ms / 1e3
             await self._sleep(max(0.0, due - now()))
             end = now()
             self._fit.observe((end - begin) * 1e3, batch, context)
@@ -137,7 +139,7 @@ class SimDecode:
         while self._waiting and len(self._running) + len(self._loading) < self._config.pool.max_running:
             stream = self._waiting[0]
             growth = len(stream.states) + len(self._running)
-            if self._held + stream.context + growth > self._timing.kv_tokens:
+            if self._held + stream.context + growth > self._kv_tokens:
                 return
             self._waiting.popleft()
             self._held += stream.context
@@ -165,7 +167,7 @@ class SimDecode:
         """For one more token of each sequence: the newest request gives way and is read in again later."""
         while self._running:
             growth = sum([len(stream.states) for stream in self._running])
-            if self._held + growth <= self._timing.kv_tokens:
+            if self._held + growth <= self._kv_tokens:
                 return
             stream = self._running.pop()
             self._held -= stream.context
@@ -236,17 +238,16 @@ class SimDecode:
     def load(self) -> Load:
         """What waits and runs."""
         self._sequence += 1
-        kv_tokens = self._timing.kv_tokens
         return Load(
             replica=self._config.replica,
             running=len(self._running),
             waiting=len(self._waiting) + len(self._loading),
             queued_prompt_tokens=0,
-            kv_use=self._held / kv_tokens,
+            kv_use=self._held / self._kv_tokens,
             sequence=self._sequence,
             max_running=self._config.pool.max_running,
             context_tokens=self._context,
-            kv_tokens=kv_tokens,
+            kv_tokens=self._kv_tokens,
             tpot_ms=self._fit.tpot_ms,
             step=self._step,
             shares=tuple(self._shares.items()),

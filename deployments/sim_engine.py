@@ -1,6 +1,7 @@
 """The `sim` engine: `deployments.engine.Engine` without a model, for tests of everything around an engine.
 
-It takes the times that `heliostat.spec.SimTiming` says, nothing by default, and answers with tokens that
+It takes the times that `heliostat.spec.SimTiming` says, nothing by default: figures of its own, or those of
+a GPU or a calibration file, which are the simulator's (`simulator.profile`). It answers with tokens that
 follow from the whole history of a request (`deployments.sim_tokens`). Two processes need not share memory
 for a handoff: a ticket carries its domain, and the decode side takes its word for it.
 
@@ -17,6 +18,7 @@ Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +29,8 @@ from deployments.sim_tokens import DEFAULT_VOCAB
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.status import ReplicaStatus
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from simulator.profile import Hardware, ReplicaTiming, replica_timing
+from simulator.timing import Scaled
 
 
 class SimFaults(BaseModel):
@@ -57,7 +61,7 @@ class SimEngine:
         clock: Callable[[], float] = time.time,
         on_kv: KvListener | None = None,
     ) -> None:
-        """Raises EngineStartError for faults that do not exist."""
+        """Raises EngineStartError for faults, GPUs or calibration files that do not exist."""
         self._config = config
         try:
             faults = SimFaults.model_validate(config.pool.engine_args.get("faults", {}))
@@ -65,9 +69,10 @@ class SimEngine:
             raise EngineStartError(
                 config.pool_name, f"faults: {error.errors()[0]['msg']}", "none: nothing was started"
             ) from error
+        replica = _timed(config, faults.slow)
         self._prefill = SimPrefill(
             config,
-            slow=faults.slow,
+            replica=replica,
             fail_containing=faults.fail_prefill_containing,
             sleep=sleep,
             clock=clock,
@@ -76,7 +81,7 @@ class SimEngine:
         self._decode = SimDecode(
             config,
             vocab=vocab,
-            slow=faults.slow,
+            replica=replica,
             die_after=faults.die_after_tokens,
             stall_after=faults.stall_after_tokens,
             sleep=sleep,
@@ -118,3 +123,12 @@ class SimEngine:
 
     def stop(self) -> None:
         self._decode.stop()
+
+
+def _timed(config: EngineConfig, slow: float) -> ReplicaTiming:
+    try:
+        replica = replica_timing(config.pool, config.family, Hardware(), Path())
+    except HeliostatError as error:
+        raise EngineStartError(config.pool_name, f"sim: {error}", "none: nothing was started") from error
+    factor = slow / config.pool.sim.speed
+    return replica if factor == 1.0 else replica._replace(timing=Scaled(replica.timing, factor))

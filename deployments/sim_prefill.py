@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deployments.engine import EngineConfig, KvListener
-from router.step_clock import PrefillRate
 from heliostat.errors import PrefillFailedError
 from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
 from kvtransfer.handoff import digest_tokens
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
-
-KV_BYTES_PER_TOKEN = 2 * 36 * 8 * 128 * 2
-"""Of Qwen3-8B in bfloat16: keys and values, 36 layers, 8 KV heads of 128 numbers, two bytes each."""
+from router.step_clock import PrefillRate
+from simulator.profile import ReplicaTiming
+from simulator.timing import Chunk
 
 
 class PrefixCache:
@@ -53,21 +52,23 @@ class SimPrefill:
         self,
         config: EngineConfig,
         *,
-        slow: float,
+        replica: ReplicaTiming,
         fail_containing: int | None,
         sleep: Callable[[float], Awaitable[None]],
         clock: Callable[[], float],
         on_kv: KvListener | None,
     ) -> None:
         self._config = config
-        self._tokens_per_s = config.pool.sim.prefill_tokens_per_s / slow
+        self._timing = replica.timing
+        self._kv_tokens = replica.kv_tokens
+        self._kv_bytes_per_token = replica.kv_bytes_per_token
         self._fail_containing = fail_containing
         self._sleep = sleep
         self._clock = clock
         self._on_kv = on_kv
         # Blocks are named as the router names them; the index itself stays empty.
         self._names = PrefixIndex(0)
-        self._cache = PrefixCache(config.pool.sim.kv_tokens // BLOCK_TOKENS)
+        self._cache = PrefixCache(replica.kv_tokens // BLOCK_TOKENS)
         self._rate = PrefillRate(clock)
         self._turn = asyncio.Lock()
         self._computing_tokens = 0
@@ -110,13 +111,17 @@ class SimPrefill:
                 del self._shares[model]
 
     async def _compute(self, uncached_tokens: int, num_tokens: int) -> None:
-        if not self._tokens_per_s or not uncached_tokens:
+        cached_tokens = num_tokens - uncached_tokens
+        took_ms = (
+            self._timing.step_ms(0, 0, [Chunk(uncached_tokens, cached_tokens)]) if uncached_tokens else 0.0
+        )
+        if not took_ms:
             return
         now = asyncio.get_running_loop().time
         begin = now()
         self._computing_tokens = num_tokens
         try:
-            await self._sleep(uncached_tokens / self._tokens_per_s)
+            await self._sleep(took_ms / 1e3)
         finally:
             self._computing_tokens = 0
         self._rate.observe(uncached_tokens, (now() - begin) * 1e3)
@@ -134,7 +139,7 @@ class SimPrefill:
             prefix_digest=digest_tokens(request.token_ids),
             num_tokens=num_tokens,
             num_blocks=-(-num_tokens // BLOCK_TOKENS),
-            num_bytes=num_tokens * KV_BYTES_PER_TOKEN,
+            num_bytes=num_tokens * self._kv_bytes_per_token,
             owner=self._config.replica,
             expires_at_s=expires_at_s,
         )
@@ -160,10 +165,10 @@ class SimPrefill:
             running=running,
             waiting=inside - running,
             queued_prompt_tokens=self._queued_prompt_tokens,
-            kv_use=min(1.0, self._computing_tokens / self._config.pool.sim.kv_tokens),
+            kv_use=min(1.0, self._computing_tokens / self._kv_tokens),
             sequence=self._sequence,
             max_running=self._config.pool.max_running,
-            kv_tokens=self._config.pool.sim.kv_tokens,
+            kv_tokens=self._kv_tokens,
             prefill_tokens_per_s=self._rate.tokens_per_s,
             shares=tuple(self._shares.items()),
             domain=self._config.domain,

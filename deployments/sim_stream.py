@@ -13,6 +13,7 @@ from deployments.sim_tokens import extend, first_state
 from heliostat.errors import HandoffFailedError
 from heliostat.wire import DecodeRequest, TokenDelta, TokenFrame
 from kvtransfer.handoff import digest_tokens
+from simulator.profile import ReplicaTiming
 
 
 class SimSampling(msgspec.Struct, omit_defaults=True):
@@ -58,7 +59,7 @@ def delta(index: int, token: int, last: bool) -> TokenDelta:
     return TokenDelta(index, (token,), None, "length" if last else None, None)
 
 
-def open_stream(config: EngineConfig, request: DecodeRequest, now_s: float, slow: float) -> Stream:
+def open_stream(config: EngineConfig, timed: ReplicaTiming, request: DecodeRequest, now_s: float) -> Stream:
     """At Unix time `now_s`. `left` is below 1 if the lost replica had sent everything but the end.
 
     Raises HandoffFailedError for a prompt whose KV is not at hand (rule 5), or never fits.
@@ -72,18 +73,17 @@ def open_stream(config: EngineConfig, request: DecodeRequest, now_s: float, slow
     elif ticket.expires_at_s < now_s:
         raise HandoffFailedError(f"{replica}: the lease of ticket {ticket.ticket_id} has ended")
     sampling = msgspec.msgpack.decode(request.sampling, type=SimSampling)
-    fits = min(config.family.max_model_len, config.pool.sim.kv_tokens // sampling.n) - len(prompt)
+    fits = min(config.family.max_model_len, timed.kv_tokens // sampling.n) - len(prompt)
     if fits < 1:
         raise HandoffFailedError(f"{replica}: a prompt of {len(prompt)} tokens does not fit", replica)
     domain = ticket.domain if ticket else ""
     states = [first_state(prompt, domain, config.domain, index) for index in range(sampling.n)]
     for token in request.generated:
         states = [extend(state, token) for state in states]
-    rate = config.pool.sim.handoff_gib_per_s * 2**30
     return Stream(
         model=request.model,
         states=states,
         context=(len(prompt) + len(request.generated)) * sampling.n,
         left=min(fits, sampling.max_tokens or fits) - len(request.generated),
-        handoff_s=ticket.num_bytes / rate * slow if ticket and rate else 0.0,
+        handoff_s=timed.timing.handoff_ms(ticket.num_bytes) / 1e3 if ticket else 0.0,
     )

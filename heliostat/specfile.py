@@ -43,6 +43,7 @@ def _build(document: Document, folder: Path) -> tuple[Spec | None, list[Problem]
         wanted = "a spec holds `family`, `prefill`, `decode` and `models`"
         return None, document.problems or [Problem(1, (), f"{wanted}, found {show(root)}")]
     problems = document.problems + _missing_pools(document, root) + _resolve_weights(document, root, folder)
+    problems += _resolve_calibrations(document, root, folder)
     try:
         return Spec.model_validate(root), problems
     except ValidationError as error:
@@ -94,6 +95,25 @@ def _resolve_weights(document: Document, root: JsonValue, folder: Path) -> list[
         section[key] = directory or value
         if complaint := _complaint(value, Path(directory) if directory else None):
             problems.append(Problem(document.line(path), path, complaint))
+    return problems
+
+
+def _resolve_calibrations(document: Document, root: JsonValue, folder: Path) -> list[Problem]:
+    """Put absolute paths in the place of calibration files; returns which of them do not exist."""
+    problems = []
+    for role in Role:
+        pools = _section(root, role.value)
+        for name in pools:
+            section = _section(_section(pools, name), "sim")
+            value = section.get("calibration")
+            if not isinstance(value, str):
+                continue
+            file = os.path.abspath(folder / os.path.expanduser(value))
+            section["calibration"] = file
+            if not os.path.isfile(file):
+                path = (role.value, name, "sim", "calibration")
+                message = f"{show(value)}: no file {file}; `heliostat calibrate` makes one"
+                problems.append(Problem(document.line(path), path, message))
     return problems
 
 

@@ -36,6 +36,9 @@ ADAPTER_RANK = 16
 
 GIB = 2**30
 
+CPU_KV_GIB = 1.0
+"""`Pool.kv_cache_gib` where it is null and there is no GPU."""
+
 Link = Literal["nvlink", "nic"]
 
 
@@ -162,8 +165,9 @@ def _calibrated(roofline: Roofline, calibration: Calibration) -> Timing:
 def _kv_tokens(pool: Pool, hardware: Hardware, geometry: Geometry, bits: int, cache_bits: int) -> int:
     if pool.engine == "sim" and "kv_tokens" in pool.sim.model_fields_set:
         return pool.sim.kv_tokens
-    if pool.kv_cache_gib is not None:
-        return int(pool.kv_cache_gib * GIB / geometry.kv_bytes_per_token(cache_bits))
+    on_cpu = hardware.calibration is not None and hardware.calibration.setup.gpu is None
+    if (gib := pool.kv_cache_gib or (CPU_KV_GIB if on_cpu else None)) is not None:
+        return int(gib * GIB / geometry.kv_bytes_per_token(cache_bits))
     return kv_capacity_tokens(hardware.gpu, geometry, max(pool.gpus, 1), bits, kv_bits=cache_bits)
 
 

@@ -18,7 +18,7 @@ from heliostat.specfile import load_spec
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
-PACKAGES = ("cluster", "deployments", "finetune", "heliostat", "kvtransfer", "router")
+PACKAGES = ("cluster", "deployments", "finetune", "heliostat", "kvtransfer", "router", "simulator")
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",

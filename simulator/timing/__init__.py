@@ -20,6 +20,7 @@ from simulator.timing.samples import (
     Samples,
     accuracy,
 )
+from simulator.timing.scaled import Scaled
 
 __all__ = [
     "A100",
@@ -44,6 +45,7 @@ __all__ = [
     "RelativeError",
     "Roofline",
     "Samples",
+    "Scaled",
     "Setup",
     "StepLine",
     "Timing",

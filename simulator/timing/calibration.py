@@ -6,6 +6,7 @@ It keeps the samples, so that a reader can check the fit, and another model can 
 
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Self
 
 from pydantic import Field, ValidationError
@@ -32,16 +33,33 @@ class Setup(FrozenFile):
     kv_bits: int = Field(default=16, gt=0)
 
 
+class HostShare(FrozenFile):
+    """Engines without a GPU share the cores of their host: how many of them it carries.
+
+    `slowdowns` has, by how many engines compute at once, what each of them takes longer by.
+    """
+
+    cores: int = Field(ge=1)
+    cores_per_engine: float = Field(gt=0, description="CPU seconds per second of one that computes alone.")
+    slowdowns: dict[int, float]
+
+    @property
+    def engines(self) -> float:
+        """So many compute at full pace (`Options.host_cores`): with n of them each takes n over this longer."""
+        return float(median(number / slowdown for number, slowdown in self.slowdowns.items()))
+
+
 class Calibration(FrozenFile):
-    """A whole file. `accuracy` is of `coefficients` on `samples`."""
+    """A whole file. `accuracy` is of `coefficients` on `samples`; `host` is null where engines have GPUs."""
 
     setup: Setup
     samples: Samples
     coefficients: Coefficients
     accuracy: Accuracy
+    host: HostShare | None = None
 
     @classmethod
-    def of(cls, setup: Setup, samples: Samples) -> Self:
+    def of(cls, setup: Setup, samples: Samples, host: HostShare | None = None) -> Self:
         """Fitted to the samples. Raises HeliostatError if they are too few."""
         coefficients = fit(samples)
         return cls(
@@ -49,6 +67,7 @@ class Calibration(FrozenFile):
             samples=samples,
             coefficients=coefficients,
             accuracy=accuracy(Calibrated(coefficients), samples),
+            host=host,
         )
 
     @property

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from pydantic import JsonValue
 
-from simulator.virtual_time import run
 from deployments.engine import Engine, EngineConfig
 from deployments.sim_engine import SimEngine
 from deployments.sim_stream import SimSampling
@@ -14,6 +13,8 @@ from deployments.sim_tokens import DEFAULT_VOCAB, expected_tokens
 from heliostat.errors import EngineStartError, HandoffFailedError, HeliostatError
 from heliostat.spec import Family, Pool, SimTiming, Transfer
 from heliostat.wire import DecodeRequest, PrefillRequest, Role, Ticket, TokenFrame
+from simulator.timing import H100, KNOWN, Chunk, Roofline, kv_capacity_tokens
+from simulator.virtual_time import run
 
 PROMPT = tuple(range(100, 141))
 
@@ -22,6 +23,7 @@ def engine(
     role: Role,
     timing: SimTiming | None = None,
     *,
+    base: str = "none",
     max_running: int = 256,
     faults: dict[str, JsonValue] | None = None,
 ) -> SimEngine:
@@ -37,7 +39,7 @@ def engine(
         role,
         "p",
         pool,
-        Family(base="none"),
+        Family(base=base),
         Transfer(),
         Path(),
         f"{role}-weights",
@@ -151,6 +153,42 @@ def test_a_step_takes_the_time_of_its_batch_and_context() -> None:
         assert now() * 1e3 == pytest.approx(sum(12.0 + context / 10 for context in contexts))
 
     run(main())
+
+
+def test_it_takes_the_times_of_a_gpu_that_the_spec_names() -> None:
+    async def main() -> None:
+        timing = Roofline(H100, KNOWN["Qwen/Qwen3-8B"])
+        prefill = engine(Role.PREFILL, SimTiming(gpu="h100"), base="Qwen/Qwen3-8B")
+        result = await prefill.prefill(prefill_request())
+        took_ms = timing.step_ms(0, 0, [Chunk(len(PROMPT) - 1, 0)])
+        assert now() * 1e3 == pytest.approx(took_ms)
+        decode = engine(Role.DECODE, SimTiming(gpu="h100"), base="Qwen/Qwen3-8B")
+        await collect(decode.decode(decode_request(result.ticket, 1)))
+        took_ms += timing.handoff_ms(result.ticket.num_bytes) + timing.step_ms(1, len(PROMPT), ())
+        assert now() * 1e3 == pytest.approx(took_ms)
+        assert decode.load().kv_tokens == kv_capacity_tokens(H100, KNOWN["Qwen/Qwen3-8B"])
+
+    run(main())
+
+
+def test_accelerated_time_is_the_same_story_in_a_tenth_of_the_time() -> None:
+    async def took_s(speed: float) -> float:
+        began = now()
+        prefill = engine(Role.PREFILL, SimTiming(gpu="a100", speed=speed), base="Qwen/Qwen3-8B")
+        ticket = (await prefill.prefill(prefill_request())).ticket
+        decode = engine(Role.DECODE, SimTiming(gpu="a100", speed=speed), base="Qwen/Qwen3-8B")
+        await collect(decode.decode(decode_request(ticket, 20)))
+        return now() - began
+
+    async def main() -> None:
+        assert await took_s(10.0) == pytest.approx(await took_s(1.0) / 10)
+
+    run(main())
+
+
+def test_a_gpu_that_nobody_knows_stops_the_start() -> None:
+    with pytest.raises(EngineStartError, match=r"h1000.*h100"):
+        engine(Role.DECODE, SimTiming(gpu="h1000"), base="Qwen/Qwen3-8B")
 
 
 def test_more_than_max_running_wait_their_turn() -> None:

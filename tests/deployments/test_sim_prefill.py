@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from simulator.virtual_time import run
 from deployments.engine import EngineConfig
 from deployments.sim_engine import SimEngine
 from deployments.sim_prefill import KvListener
@@ -12,6 +11,7 @@ from heliostat.errors import PrefillFailedError
 from heliostat.spec import Family, Pool, SimTiming, Transfer
 from heliostat.wire import PrefillRequest, PrefillResult, Role
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
+from simulator.virtual_time import run
 
 PROMPT = tuple(range(100, 141))
 

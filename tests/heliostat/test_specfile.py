@@ -271,6 +271,15 @@ def test_a_local_directory_comes_out_absolute(
     assert spec.decode["shared"].weights == "org/base"
 
 
+def test_a_calibration_file_comes_out_absolute_and_must_exist(findings: Findings, folder: Path) -> None:
+    text = change("{weights: org/base}", "{weights: org/base, engine: sim, sim: {calibration: cpu.json}}")
+    (finding,) = findings(text)
+    assert finding.startswith("10: decode.shared.sim.calibration: \"cpu.json\": no file")
+    (folder / "cpu.json").write_text("{}")
+    (folder / "cluster.yaml").write_text(text)
+    assert load_spec(folder / "cluster.yaml").decode["shared"].sim.calibration == str(folder / "cpu.json")
+
+
 def test_the_home_directory_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     (folder / "cluster.yaml").write_text(change("org/home", "~/weights/home"))
