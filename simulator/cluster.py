@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from statistics import pstdev
 
-from heliostat.wire import Load
+from heliostat.wire import Load, Role
 from simulator.engine.engine import Engine, Profile
 from simulator.engine.host import Host
 from simulator.outcome import PoolOutcome
@@ -11,7 +12,8 @@ from simulator.router import Options, Router
 from simulator.topology import Arrangement, PoolKey
 
 QUIET_S = 1.0
-"""A replica of which nothing is new says so this often: often enough not to look stale."""
+"""A replica of which nothing is new says so this often: often enough not to look stale. What the steps of a
+run add to its context in that time is not new; it is about a hundredth, and grows everywhere alike."""
 
 
 class Cluster:
@@ -32,7 +34,8 @@ class Cluster:
         self.profiles = profiles
         self.handoff_bytes = 0
         self.routers: list[Router] = []
-        host = Host(options.host_cores) if options.host_cores else None
+        host = Host(options.host_cores, options.front_token_ms) if options.host_cores else None
+        self._host = host
         self.pools: dict[PoolKey, list[Engine]] = {
             (role, name): [
                 Engine(
@@ -63,14 +66,27 @@ class Cluster:
             )
             for number in range(options.routers)
         ]
-        self._quiet_until: dict[str, float] = {}
+        self._told = dict.fromkeys(self.engines, (-1, 0.0))
+        """By replica: as of which change every router knows its load, and until when that need not be said."""
         self._beat()
+
+    async def front(self) -> None:
+        """What routers and proxies compute for a request before its prefill."""
+        if self._host is not None:
+            await self._host.compute(self.options.front_ms)
+        elif self.options.front_ms:
+            await asyncio.sleep(self.options.front_ms / 1e3)
 
     def _hear_load(self, load: Load) -> None:
         """A step's frames went to every router with a stream there, with the load."""
+        told = True
         for router in self.routers:
             if router.streams[load.replica]:
                 router.board.observe(load)
+            else:
+                told = False
+        if told:
+            self._note_told(self.engines[load.replica])
 
     def _hear_kv(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         for router in self.routers:
@@ -92,6 +108,7 @@ class Cluster:
             outcome.running.append(sum(load.running for load in loads))
             outcome.waiting.append(sum(load.waiting for load in loads))
             outcome.kv_use.append(sum(load.kv_use for load in loads) / len(loads))
+            outcome.spread.append(pstdev(load.running + load.waiting for load in loads))
 
     def settle(self, pools: Mapping[str, PoolOutcome]) -> None:
         """The sums over a pool's replicas."""
@@ -109,22 +126,25 @@ class Cluster:
             await asyncio.sleep(self.options.beat_s)
             if self._loop.time() >= next_progress_s:
                 next_progress_s = self._loop.time() + self.options.progress_s
-                for engine in self.engines.values():
-                    engine.report_progress()
+                for (role, _), engines in self.pools.items():
+                    if role is Role.DECODE:  # the others have no output to tell of
+                        for engine in engines:
+                            engine.report_progress()
             self._beat()
 
     def _beat(self) -> None:
-        now = self._loop.time()
-        for engine in self.engines.values():
-            if not engine.idle:
-                self._quiet_until[engine.name] = 0.0
-            elif now < self._quiet_until.get(engine.name, 0.0):
+        now, told = self._loop.time(), self._told
+        for name, engine in self.engines.items():
+            changes, quiet_until_s = told[name]
+            if engine.changes == changes and now < quiet_until_s:
                 continue
-            else:
-                self._quiet_until[engine.name] = now + QUIET_S
+            self._note_told(engine)
             load = engine.load()
             for router in self.routers:
                 router.board.observe(load)
         for router in self.routers:
             if router.admission is not None:
                 router.admission.pump()
+
+    def _note_told(self, engine: Engine) -> None:
+        self._told[engine.name] = engine.changes, self._loop.time() + QUIET_S

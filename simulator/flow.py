@@ -33,28 +33,32 @@ class Flow:
         arrangement = cluster.arrangement
         self._colocated = arrangement.colocated
         self._links = {model: first_link(arrangement.domain(model)) for model in models}
-        self._room = {
-            model: min(
-                arrangement.spec.family.max_model_len,
-                cluster.profiles[Role.DECODE, arrangement.spec.models[model].decode].kv_tokens,
-            )
-            for model in models
-        }
+
+    def _fits(self, call: Call) -> bool:
+        """Whether one replica of each pool can hold it; who never fits would wait for ever."""
+        spec, profiles = self._cluster.arrangement.spec, self._cluster.profiles
+        model = spec.models[call.model]
+        tokens = call.prompt_tokens + call.output_tokens
+        return (
+            tokens <= spec.family.max_model_len
+            and tokens <= profiles[Role.DECODE, model.decode].kv_tokens
+            and (self._colocated or call.prompt_tokens <= profiles[Role.PREFILL, model.prefill].kv_tokens)
+        )
 
     async def session(self, number: int, session: Session) -> None:
         """All calls of one session, at one router. One that is refused ends it."""
         router = self._cluster.routers[number % len(self._cluster.routers)]
-        for call in session.calls:
+        for turn, call in enumerate(session.calls):
+            if turn and session.pause_s:
+                await asyncio.sleep(session.pause_s)
             if not await self._call(router, number, session.name, call):
                 return
-            if session.pause_s:
-                await asyncio.sleep(session.pause_s)
 
     async def _call(self, router: Router, number: int, session: str, call: Call) -> bool:
         arrived_s = self._loop.time()
         known = call.output_tokens if self._cluster.options.oracle else 0
         job = Job(call.model, call.prompt_tokens, call.output_tokens, (), self._loop.create_future())
-        if call.prompt_tokens + call.output_tokens > self._room[call.model]:
+        if not self._fits(call):
             self._refused(number, call, arrived_s)
             return False
         try:
@@ -62,6 +66,7 @@ class Flow:
                 self._calls += 1
                 expected = known or router.expected_tokens(call.model)
                 job.slot = slot
+                await self._cluster.front()
                 serve = self._colocated_leg if self._colocated else self._both_legs
                 cached = await serve(router, call, job, f"{self._calls}", expected, session)
         except OverloadedError:
@@ -69,11 +74,14 @@ class Flow:
             return False
         except asyncio.CancelledError:  # the run is cut off
             now = self._loop.time()
-            self._note(number, call, arrived_s, job.first_s or now, now, 0, 0)
+            # The first token's time is known when its step begins.
+            self._note(number, call, arrived_s, min(job.first_s or now, now), now, 0, 0)
             raise
         if router.admission is None:
             router.answered(call.model, call.output_tokens)
-        self._note(number, call, arrived_s, job.first_s, job.end_s, call.output_tokens, cached)
+        heard_s = self._cluster.options.call_s
+        first_s, end_s = job.first_s + heard_s, job.end_s + heard_s
+        self._note(number, call, arrived_s, first_s, end_s, call.output_tokens, cached)
         return True
 
     async def _both_legs(
@@ -149,12 +157,12 @@ class Flow:
         *,
         refused: bool = False,
     ) -> None:
-        requests, delay_s = self.requests, 0.0 if refused else self._cluster.options.call_s
+        requests = self.requests
         requests.model.append(self._models[call.model])
         requests.session.append(number)
         requests.arrived_s.append(arrived_s)
-        requests.first_s.append(first_s + delay_s)
-        requests.end_s.append(end_s + delay_s)
+        requests.first_s.append(first_s)
+        requests.end_s.append(end_s)
         requests.prompt_tokens.append(call.prompt_tokens)
         requests.cached_tokens.append(cached_tokens)
         requests.output_tokens.append(output_tokens)

@@ -35,7 +35,7 @@ class PoolOutcome:
     """One pool. `busy_s` is the time that its replicas computed, summed over them.
 
     The timeline has an entry per `Outcome.times_s`: requests computing, requests waiting (for a slot, for KV
-    space or for their KV), and the mean share of KV in use.
+    space or for their KV), the mean share of KV in use, and how unevenly requests are spread.
     """
 
     name: str
@@ -50,6 +50,8 @@ class PoolOutcome:
     running: list[float] = field(default_factory=list)
     waiting: list[float] = field(default_factory=list)
     kv_use: list[float] = field(default_factory=list)
+    spread: list[float] = field(default_factory=list)
+    """Standard deviation over the replicas of their requests, computing or waiting."""
 
 
 @dataclass(slots=True)

@@ -23,8 +23,8 @@ class Options:
     """How a cluster is run.
 
     `policies` by role replace the spec's. `routers` share the arrivals and do not talk to each other. With
-    `oracle`, policies and admission know how long each answer will be, and telemetry has no delay between
-    beats of `beat_s`. A call takes `call_s` each way. Without `admission` everybody goes on to the pools.
+    `oracle`, policies and admission know how long each answer will be. Replicas report every `beat_s`. A
+    call takes `call_s` each way. Without `admission` everybody goes on to the pools.
     """
 
     policies: Mapping[Role, str] = field(default_factory=dict)
@@ -37,7 +37,12 @@ class Options:
     progress_s: float = 0.5
     """How often admission hears of the tokens of running requests; in production with every frame."""
     host_cores: float | None = None
-    """Replicas share so many cores (CPU engines on one machine); None: each has a GPU of its own."""
+    """Replicas share so many cores (CPU engines on one machine); None: each has a GPU of its own. A core is
+    what one engine takes (`HostShare.engines` of a calibration)."""
+    front_ms: float = 0.0
+    """What routers and proxies compute for a request before its prefill; on the host's cores, if any."""
+    front_token_ms: float = 0.0
+    """What they compute for a token, on the host's cores."""
 
 
 class Router:

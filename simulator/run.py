@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from simulator.cluster import Cluster
@@ -65,15 +65,25 @@ async def _simulate(
     flow = Flow(cluster, workload.models, workload.block_tokens)
     pools = cluster.outcomes()
     times_s: list[float] = []
+    failures: list[Exception] = []
+    loop.set_exception_handler(lambda _, context: failures.append(_failure(context)))
     beats = loop.create_task(cluster.beats())
     watch = loop.create_task(_watch(cluster, workload.duration_s, pools, times_s, progress))
-    sessions: set[asyncio.Task[None]] = set()
+    sessions: dict[asyncio.Task[None], None] = {}  # in the order of arrival, a set has none
+
+    def over(task: asyncio.Task[None]) -> None:
+        sessions.pop(task, None)
+        if not task.cancelled():
+            task.result()
+
+    beats.add_done_callback(over)
+    watch.add_done_callback(over)
     for number, session in enumerate(workload.sessions(seed)):
         if session.at_s > loop.time():
             await asyncio.sleep(session.at_s - loop.time())
         task = loop.create_task(flow.session(number, session))
-        sessions.add(task)
-        task.add_done_callback(sessions.discard)
+        sessions[task] = None
+        task.add_done_callback(over)
     if sessions:
         await asyncio.wait(sessions, timeout=workload.duration_s * DRAIN_SHARE)
     elapsed_s = loop.time()
@@ -83,6 +93,8 @@ async def _simulate(
     for task in list(sessions):
         task.cancel()
     await asyncio.gather(beats, watch, *sessions, return_exceptions=True)
+    if failures:
+        raise failures[0]
     cluster.settle(pools)
     return Outcome(
         topology=arrangement.topology,
@@ -98,6 +110,12 @@ async def _simulate(
         handoff_bytes=cluster.handoff_bytes,
         unfinished=unfinished,
     )
+
+
+def _failure(context: Mapping[str, object]) -> Exception:
+    """What the loop would only log: an engine that dies in a timer looks like one that is slow."""
+    error = context.get("exception")
+    return error if isinstance(error, Exception) else RuntimeError(str(context.get("message")))
 
 
 async def _watch(

@@ -17,13 +17,13 @@ Not covered: speculative decoding, swapping KV to the host, and what a partly fi
 """
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from heliostat.wire import Load
 from router.step_clock import PrefillRate, StepFit
+from simulator.engine.batch import Batch
 from simulator.engine.host import Host
 from simulator.engine.job import Job
 from simulator.engine.kv_space import KvSpace
@@ -72,11 +72,14 @@ class Engine:
         self.steps = 0
         self.step_requests = 0
         self.preemptions = 0
+        self.changes = 0
+        """Grows whenever its load is another one, but for what the steps of a run add to the context."""
         self._loop = asyncio.get_running_loop()
         self._on_load = on_load
         self._on_kv = on_kv
         self._reply_s = reply_s
         self._host = host
+        self._cores = 0.0
         if host is not None:
             host.joined(self._interrupt)
         self._space = KvSpace(profile.kv_tokens, profile.block_tokens)
@@ -84,9 +87,7 @@ class Engine:
         self._prefilling: list[Job] = []
         self._loading = 0
         self._ready: list[Job] = []
-        self._batch: list[tuple[int, int, Job]] = []  # a heap by the step of the last token
-        self._context = 0
-        self._step = 0
+        self._batch = Batch()
         self._orders = 0
         self._queued_prompt_tokens = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -101,6 +102,7 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Takes a job; `job.done` says when it is over."""
+        self.changes += 1
         if self.profile.keeps_prefixes and job.fetch is None:
             cached = self._space.matched(job.blocks) * self.profile.block_tokens
             job.uncached_tokens = job.prompt_tokens - min(cached, job.prompt_tokens - 1)
@@ -113,7 +115,7 @@ class Engine:
         if self._timer is None:
             self._plan()
         elif job.fetch is not None:
-            self._admit(self._boundary())
+            self._admit_ahead()
         else:
             self._interrupt()
 
@@ -130,7 +132,7 @@ class Engine:
             kv_use=min(1.0, (self._space.in_use + steps * batch) / profile.kv_tokens),
             sequence=self._sequence,
             max_running=profile.max_running,
-            context_tokens=self._context + steps * batch,
+            context_tokens=self._batch.context + steps * batch,
             kv_tokens=profile.kv_tokens,
             tpot_ms=self._fit.tpot_ms,
             step=self._fit.step,
@@ -139,9 +141,9 @@ class Engine:
 
     def report_progress(self) -> None:
         """Tells admission how many tokens its requests have by now."""
-        steps = self._step + (self._run.ended(self._loop.time()) if self._run else 0)
-        for _, _, job in self._batch:
-            _tell(job, job.generated + steps - job.joined_step)
+        steps = self._run.ended(self._loop.time()) if self._run else 0
+        for job, generated in self._batch.generated(steps):
+            _tell(job, generated)
 
     @property
     def idle(self) -> bool:
@@ -150,25 +152,37 @@ class Engine:
 
     # Letting in.
 
-    def _admit(self, begin_s: float) -> None:
-        """The first in the queue, as long as its KV fits and everybody can have one token more."""
+    def _admit(self, begin_s: float, growth: int = 0) -> None:
+        """The first in the queue, as long as its KV fits and everybody can have one token more.
+
+        `growth`: tokens that the batch will have taken by `begin_s`.
+        """
         while self._waiting and self._inside < self.profile.max_running:
-            if not self._enter(self._waiting[0], begin_s):
+            if not self._enter(self._waiting[0], begin_s, growth):
                 return
             self._waiting.popleft()
+
+    def _admit_ahead(self) -> None:
+        """At the next boundary of a run, without ending it: who loads does not change what the batch does."""
+        run, batch = self._run, len(self._batch)
+        if run is None:
+            return
+        steps = min(run.ended(self._loop.time()) + 1, self._run_steps)
+        self._admit(run.start_s + run.seconds(steps), steps * batch)
+        self._shorten(max(steps, self._space.free // batch))
 
     @property
     def _inside(self) -> int:
         return len(self._batch) + len(self._prefilling) + self._loading + len(self._ready)
 
-    def _enter(self, job: Job, begin_s: float) -> bool:
+    def _enter(self, job: Job, begin_s: float, growth: int) -> bool:
         space, block = self._space, self.profile.block_tokens
         tokens = job.context
         names: tuple[int, ...] = ()
         if self.profile.keeps_prefixes:
             names = job.blocks[: space.matched(job.blocks)]
         private = tokens - len(names) * block
-        if private + space.idle_in(names) + len(self._batch) + 1 > space.free:
+        if private + space.idle_in(names) + len(self._batch) + 1 > space.free - growth:
             return False
         space.hold(names)
         space.claim(private)
@@ -186,6 +200,7 @@ class Engine:
         return True
 
     def _arrived(self, job: Job) -> None:
+        self.changes += 1
         self._loading -= 1
         if self.profile.keeps_prefixes:
             self._publish(job, job.blocks)
@@ -203,30 +218,33 @@ class Engine:
 
     def _plan(self) -> None:
         """At the end of a step, or out of idleness: what comes next."""
+        self.changes += 1
         now = self._loop.time()
-        was_busy = self._timer is not None
         self._timer, self._run = None, None
         self._admit(now)
         joined = self._join_ready()
         self._make_room(joined)
         chunks = self._chunks()
         if not chunks and not self._batch:
-            if was_busy and self._host is not None:
-                self._host.changed(-1)
+            self._take_cores(0.0)
             self._tell_load(now)
             return
-        if not was_busy and self._host is not None:
-            self._host.changed(+1)
-        slow = self._host.slow if self._host is not None else 1.0
         batch = len(self._batch)
+        slow = 1.0
+        if self._host is not None:
+            # Of the empty context, so that the share is the same as long as the batch is.
+            step_ms = self.profile.timing.decode_line(batch).base_ms if batch else 0.0
+            self._take_cores(self._host.share(batch, step_ms))
+            slow = self._host.slow
         if chunks:
-            step_ms = self.profile.timing.step_ms(batch, self._context, [chunk for _, chunk in chunks]) * slow
+            parts = [chunk for _, chunk in chunks]
+            step_ms = self.profile.timing.step_ms(batch, self._batch.context, parts) * slow
             first_s = now + step_ms / 1e3
             self._timer = self._loop.call_at(first_s, self._end_step, chunks, step_ms)
         else:
-            run = Run(now, batch, self._context, self.profile.timing.decode_line(batch), slow)
+            run = Run(now, batch, self._batch.context, self.profile.timing.decode_line(batch), slow)
             self._run = run
-            self._run_steps = min(self._batch[0][0] - self._step, self._space.free // batch)
+            self._run_steps = min(self._batch.steps_left, self._space.free // batch)
             first_s = now + run.seconds(1)
             self._timer = self._loop.call_at(now + run.seconds(self._run_steps), self._end_run)
         for job in joined:
@@ -234,21 +252,20 @@ class Engine:
                 job.first_s = first_s
         self._tell_load(first_s)
 
-    def _boundary(self) -> float:
-        """When the step that runs now is over."""
-        assert self._timer is not None
-        if self._run is None:
-            return self._timer.when()
-        steps = self._run.ended(self._loop.time()) + 1
-        return self._run.start_s + self._run.seconds(min(steps, self._run_steps))
+    def _take_cores(self, cores: float) -> None:
+        if self._host is not None and cores != self._cores:
+            more, self._cores = cores - self._cores, cores
+            self._host.changed(more)
 
     def _interrupt(self) -> None:
         """Plan again at the end of the step that runs now, because something has changed."""
+        if self._run is not None:
+            self._shorten(self._run.ended(self._loop.time()) + 1)
+
+    def _shorten(self, steps: int) -> None:
+        """The run that is on has so many steps at most."""
         run = self._run
-        if run is None or self._timer is None:
-            return
-        steps = run.ended(self._loop.time()) + 1
-        if steps < self._run_steps:
+        if run is not None and self._timer is not None and steps < self._run_steps:
             self._timer.cancel()
             self._run_steps = steps
             self._timer = self._loop.call_at(run.start_s + run.seconds(steps), self._end_run)
@@ -271,6 +288,7 @@ class Engine:
             job.computed += chunk.new_tokens
             if job.computed == job.target:
                 self._computed(job)
+        self._dropped()
         self._rate.observe(new_tokens, step_ms)
         self._plan()
 
@@ -293,34 +311,19 @@ class Engine:
     def _join_ready(self) -> list[Job]:
         joined, self._ready = self._ready, []
         for job in joined:
-            job.joined_step = self._step
-            self._context += job.context
-            heapq.heappush(self._batch, (self._step + job.output_tokens - job.generated, job.order, job))
+            self._batch.join(job)
         self._changed = self._changed or bool(joined)
         return joined
 
     def _advance(self, steps: int) -> None:
         """So many tokens more for everybody in the batch; who has the last one leaves."""
-        batch = self._batch
-        if not batch:
+        if not self._batch:
             return
-        grown = steps * len(batch)
-        self._step += steps
-        self._context += grown
-        self._space.claim(grown)
-        while batch and batch[0][0] <= self._step:
-            job = heapq.heappop(batch)[2]
-            self._context -= self._settle(job)
+        self._space.claim(steps * len(self._batch))
+        for job in self._batch.advance(steps):
             self._finish(job)
             self._changed = True
         self._dropped()
-
-    def _settle(self, job: Job) -> int:
-        """Books what the job has grown by in the batch, which it leaves. Returns its context."""
-        steps = self._step - job.joined_step
-        job.generated += steps
-        job.private += steps
-        return job.context
 
     def _computed(self, job: Job) -> None:
         """Its prompt is in the KV space, and one step has sampled from it, unless it is for elsewhere."""
@@ -366,11 +369,7 @@ class Engine:
     def _make_room(self, joined: list[Job]) -> None:
         """For one more token of each request: the newest gives way, also one that has just joined."""
         while self._batch and self._space.free < len(self._batch):
-            entry = max(self._batch, key=lambda entry: entry[1])
-            self._batch.remove(entry)
-            heapq.heapify(self._batch)
-            job = entry[2]
-            self._context -= self._settle(job)
+            job = self._batch.drop_newest()
             self._leave(job)
             job.preempted += 1
             self.preemptions += 1

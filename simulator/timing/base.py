@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 class StepLine(NamedTuple):
     """A decode step of a batch whose size stays: `base_ms + per_token_ms * c` for c tokens of context in all.
 
-    A straight line, so that many steps in a row are a closed form (`simulator.engine.batch`).
+    A straight line, so that many steps in a row are a closed form (`simulator.engine.run`).
     """
 
     base_ms: float

@@ -45,7 +45,7 @@ class HostShare(FrozenFile):
 
     @property
     def engines(self) -> float:
-        """So many compute at full pace (`Options.host_cores`): with n of them each takes n over this longer."""
+        """So many compute at full pace (`Options.host_cores`); of n each takes n over this longer."""
         return float(median(number / slowdown for number, slowdown in self.slowdowns.items()))
 
 
