@@ -166,17 +166,18 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="benchmarks.sharing", description="SUN against dedicated decode.")
     top.add_argument("--url", help="a local cluster of specs/sharing.yaml; default: start one")
     top.add_argument("--zipf", type=float, nargs="+", default=[1.0, 2.0], help="exponents (1 2)")
-    top.add_argument("--rounds", type=_positive, default=5, help="per exponent (%(default)s)")
-    top.add_argument("--requests", type=_positive, default=120, help="per round and side (%(default)s)")
-    top.add_argument("--streams", type=_positive, default=12, help="of the closed loop (%(default)s)")
-    top.add_argument("--max-tokens", type=_positive, default=OUTPUT_TOKENS, help="per answer (%(default)s)")
+    top.add_argument("--rounds", type=positive, default=5, help="per exponent (%(default)s)")
+    top.add_argument("--requests", type=positive, default=120, help="per round and side (%(default)s)")
+    top.add_argument("--streams", type=positive, default=12, help="of the closed loop (%(default)s)")
+    top.add_argument("--max-tokens", type=positive, default=OUTPUT_TOKENS, help="per answer (%(default)s)")
     top.add_argument("--rate", type=float, help="requests per second, in an open loop instead")
     top.add_argument("--seed", type=int, default=0, help="of everything drawn (%(default)s)")
     top.add_argument("--output", type=Path, default=RESULTS / "sharing.json", help="JSON file to write")
     return top
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """For argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
@@ -186,14 +187,14 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; a missed goal is a result, not a failure."""
     args = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGTERM, on_sigterm)
     drive: Drive = (
         partial(open_loop, rate_per_s=args.rate, seed=args.seed)
         if args.rate
         else partial(closed_loop, streams=args.streams)
     )
     try:
-        with _cluster(args.url) as url:
+        with cluster_at(args.url) as url:
             metrics = compare(url, args, drive)
     except HeliostatError as error:
         print(f"benchmarks.sharing: {error}", file=sys.stderr)
@@ -205,14 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _cluster(url: str | None) -> AbstractContextManager[str]:
+def cluster_at(url: str | None) -> AbstractContextManager[str]:
+    """The URL of the cluster that runs there, or of one of our own for as long as the context lasts."""
     if url is None:
         return running_cluster(SPEC)
     wait_until_ready(url.rstrip("/"))
     return nullcontext(url.rstrip("/"))
 
 
-def _on_sigterm(number: int, frame: object) -> NoReturn:
+def on_sigterm(number: int, frame: object) -> NoReturn:
     """Leave through `running_cluster`, which stops what it started."""
     raise SystemExit(128 + number)
 

@@ -1,4 +1,4 @@
-"""The `heliostat` command: serve, plan, simulate, status."""
+"""The `heliostat` command: serve, plan, calibrate, simulate, status."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import heliostat
+from cluster import calibrate_args
 from cluster.simulate_args import add_arguments
 from heliostat.errors import HeliostatError
 
@@ -45,6 +46,14 @@ def parser() -> argparse.ArgumentParser:
         "goodput, and how few GPUs would do. Needs no GPU.",
     )
     add_arguments(simulate)
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="measure one model's engines here, for the simulator",
+        description="Start one model's prefill and decode engines, measure them, and write a calibration "
+        "file for `heliostat simulate --calibration`.",
+    )
+    calibrate_args.add_arguments(calibrate)
 
     status = commands.add_parser(
         "status", help="pools, replicas, queue, running, KV use of a running cluster"
@@ -102,16 +111,34 @@ def _simulate(args: argparse.Namespace) -> int:
     return simulate_command(args)
 
 
+def _calibrate(args: argparse.Namespace) -> int:
+    from cluster.calibrate import calibrate_command
+
+    return calibrate_command(args)
+
+
 def _status(args: argparse.Namespace) -> int:
     from cluster.status import show_status
 
     return show_status(args.url, as_json=args.json)
 
 
-_EXTRAS = {"serve": "server", "plan": "server", "simulate": "simulate", "status": "server"}
+_EXTRAS = {
+    "serve": "server",
+    "plan": "server",
+    "calibrate": "server",
+    "simulate": "simulate",
+    "status": "server",
+}
 """What to install for a command whose libraries are missing."""
 
-_COMMANDS = {"serve": _serve, "plan": _plan, "simulate": _simulate, "status": _status}
+_COMMANDS = {
+    "serve": _serve,
+    "plan": _plan,
+    "calibrate": _calibrate,
+    "simulate": _simulate,
+    "status": _status,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

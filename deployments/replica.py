@@ -3,20 +3,16 @@
 import asyncio
 import contextlib
 import os
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 
 from ray import serve
 
-from deployments.engine import Engine, EngineConfig, KvListener
-from deployments.reach import reachable_host
-from deployments.weights import local_weights
+from deployments.engine_factory import create_engine, engine_config
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ReplicaStatus
 from heliostat.wire import DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
-from kvtransfer.contract import check_contract, kv_domain, read_module
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
@@ -34,8 +30,8 @@ class _Replica:
         context = serve.get_replica_context()
         pool_name = f"{self.role}.{name}"
         try:
-            config = _engine_config(spec, self.role, name, f"{context.deployment}#{context.replica_tag}")
-            self._engine = _create_engine(config, self._kv_changed)
+            config = engine_config(spec, self.role, name, f"{context.deployment}#{context.replica_tag}")
+            self._engine = create_engine(config, self._kv_changed)
         except EngineStartError:
             raise
         except HeliostatError as error:
@@ -133,33 +129,3 @@ class DecodeReplica(_Replica):
         self._aborted[request_id] = None
         while len(self._aborted) > MAX_ABORTED:
             self._aborted.popitem(last=False)
-
-
-def _create_engine(config: EngineConfig, on_kv: KvListener) -> Engine:
-    """Imported here, because whoever only builds the application must not wait for vLLM's import."""
-    if config.pool.engine == "sim":
-        from deployments.sim_engine import SimEngine
-
-        return SimEngine(config, on_kv=on_kv)
-    from deployments.vllm_engine import VllmEngine
-
-    return VllmEngine(config, on_kv)
-
-
-def _engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineConfig:
-    """Resolve the pool's weights and check them against the family (rule 7). Raises HeliostatError."""
-    pool = spec.pools()[role, name]
-    module = read_module(local_weights(pool.weights))
-    base = read_module(local_weights(spec.family.base))
-    check_contract("the family base", base.contract, f"{role}.{name}", module.contract)
-    return EngineConfig(
-        role=role,
-        name=name,
-        pool=pool,
-        family=spec.family,
-        transfer=spec.transfer.model_copy(update={"host": reachable_host(spec.transfer)}),
-        weights=module.path,
-        domain=kv_domain(module, spec.family.dtype),
-        replica=replica,
-        owner=uuid.uuid4().hex,
-    )

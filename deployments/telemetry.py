@@ -10,9 +10,9 @@ from vllm.config import VllmConfig
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from router.step_clock import PrefillRate, StepFit
 from kvtransfer.connector import announcements, copy_records
 from kvtransfer.handoff import Announcement, CopyRecord
+from router.step_clock import PrefillRate, StepFit
 
 MAX_UNCLAIMED = 4096
 """Records of handoffs whose request was cancelled are never claimed; the oldest go first."""
