@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from statistics import pstdev
 
 from heliostat.wire import Load, Role
-from simulator.engine.engine import Engine, Profile
+from simulator.engine.engine import Engine
 from simulator.engine.host import Host
+from simulator.engine.profile import Profile
 from simulator.outcome import PoolOutcome
 from simulator.router import Options, Router
 from simulator.topology import Arrangement, PoolKey
@@ -67,7 +68,7 @@ class Cluster:
             for number in range(options.routers)
         ]
         self._told = dict.fromkeys(self.engines, (-1, 0.0))
-        """By replica: as of which change every router knows its load, and until when that need not be said."""
+        """By replica: as of which change every router knows its load, and until when that will do."""
         self._beat()
 
     async def front(self) -> None:
@@ -114,9 +115,9 @@ class Cluster:
         """The sums over a pool's replicas."""
         for (role, name), engines in self.pools.items():
             outcome = pools[f"{role}.{name}"]
-            outcome.busy_s = sum(engine.busy_s for engine in engines)
-            outcome.steps = sum(engine.steps for engine in engines)
-            outcome.step_requests = sum(engine.step_requests for engine in engines)
+            outcome.busy_s = sum(engine.meter.busy_s for engine in engines)
+            outcome.steps = sum(engine.meter.steps for engine in engines)
+            outcome.step_requests = sum(engine.meter.step_requests for engine in engines)
             outcome.preemptions = sum(engine.preemptions for engine in engines)
 
     async def beats(self) -> None:

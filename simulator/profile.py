@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from heliostat.spec import Family, Pool
 from heliostat.wire import Role
-from simulator.engine.engine import Profile
+from simulator.engine.profile import Profile
 from simulator.timing import (
     H100,
     KNOWN,

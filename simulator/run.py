@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from simulator.cluster import Cluster
-from simulator.engine.engine import Profile
+from simulator.engine.profile import Profile
 from simulator.flow import Flow
 from simulator.outcome import Outcome, PoolOutcome
 from simulator.profile import Hardware, profiles_of

@@ -19,33 +19,19 @@ Not covered: speculative decoding, swapping KV to the host, and what a partly fi
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from heliostat.wire import Load
-from router.step_clock import PrefillRate, StepFit
 from simulator.engine.batch import Batch
+from simulator.engine.holdings import Holdings
 from simulator.engine.host import Host
 from simulator.engine.job import Job
 from simulator.engine.kv_space import KvSpace
 from simulator.engine.link import Link
+from simulator.engine.meter import Meter
+from simulator.engine.profile import Profile
 from simulator.engine.run import Run
-from simulator.timing.base import Chunk, Timing
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a replica of a pool is: its times, its space and vLLM's limits.
-
-    `keeps_prefixes` is vLLM's prefix cache; off where blocks of several writers would meet (rule 4).
-    """
-
-    timing: Timing
-    kv_tokens: int
-    kv_bytes_per_token: int
-    max_running: int
-    max_batched_tokens: int
-    block_tokens: int
-    keeps_prefixes: bool
+from simulator.timing.base import Chunk
 
 
 class Engine:
@@ -68,21 +54,21 @@ class Engine:
         self.name = name
         self.profile = profile
         self.link = Link()
-        self.busy_s = 0.0
-        self.steps = 0
-        self.step_requests = 0
         self.preemptions = 0
         self.changes = 0
         """Grows whenever its load is another one, but for what the steps of a run add to the context."""
         self._loop = asyncio.get_running_loop()
         self._on_load = on_load
-        self._on_kv = on_kv
         self._reply_s = reply_s
         self._host = host
         self._cores = 0.0
         if host is not None:
             host.joined(self._interrupt)
-        self._space = KvSpace(profile.kv_tokens, profile.block_tokens)
+        self._kv = Holdings(
+            KvSpace(profile.kv_tokens, profile.block_tokens),
+            keeps_prefixes=profile.keeps_prefixes,
+            on_kv=partial(on_kv, name) if on_kv is not None else None,
+        )
         self._waiting: deque[Job] = deque()
         self._prefilling: list[Job] = []
         self._loading = 0
@@ -94,8 +80,7 @@ class Engine:
         self._run: Run | None = None
         self._run_steps = 0
         self._changed = False
-        self._fit = StepFit(self._loop.time)
-        self._rate = PrefillRate(self._loop.time)
+        self.meter = Meter(self._loop.time)
         self._sequence = 0
 
     # What the cluster asks.
@@ -103,11 +88,9 @@ class Engine:
     def submit(self, job: Job) -> None:
         """Takes a job; `job.done` says when it is over."""
         self.changes += 1
-        if self.profile.keeps_prefixes and job.fetch is None:
-            cached = self._space.matched(job.blocks) * self.profile.block_tokens
+        if job.fetch is None:
+            cached = self.cached_tokens(job.blocks)
             job.uncached_tokens = job.prompt_tokens - min(cached, job.prompt_tokens - 1)
-        elif job.fetch is None:
-            job.uncached_tokens = job.prompt_tokens
         self._queued_prompt_tokens += job.uncached_tokens
         self._orders += 1
         job.order = self._orders
@@ -119,6 +102,10 @@ class Engine:
         else:
             self._interrupt()
 
+    def cached_tokens(self, blocks: Sequence[int]) -> int:
+        """Tokens of a prompt that begins with these blocks which need not be computed here."""
+        return self._kv.cached_tokens(blocks)
+
     def load(self) -> Load:
         """What the replica would say now."""
         self._sequence += 1
@@ -129,21 +116,21 @@ class Engine:
             running=batch + len(self._prefilling),
             waiting=len(self._waiting) + self._loading + len(self._ready),
             queued_prompt_tokens=self._queued_prompt_tokens,
-            kv_use=min(1.0, (self._space.in_use + steps * batch) / profile.kv_tokens),
+            kv_use=min(1.0, (self._kv.in_use + steps * batch) / profile.kv_tokens),
             sequence=self._sequence,
             max_running=profile.max_running,
             context_tokens=self._batch.context + steps * batch,
             kv_tokens=profile.kv_tokens,
-            tpot_ms=self._fit.tpot_ms,
-            step=self._fit.step,
-            prefill_tokens_per_s=self._rate.tokens_per_s,
+            tpot_ms=self.meter.tpot_ms,
+            step=self.meter.step,
+            prefill_tokens_per_s=self.meter.prefill_tokens_per_s,
         )
 
     def report_progress(self) -> None:
         """Tells admission how many tokens its requests have by now."""
         steps = self._run.ended(self._loop.time()) if self._run else 0
         for job, generated in self._batch.generated(steps):
-            _tell(job, generated)
+            job.tell(generated)
 
     @property
     def idle(self) -> bool:
@@ -169,31 +156,22 @@ class Engine:
             return
         steps = min(run.ended(self._loop.time()) + 1, self._run_steps)
         self._admit(run.start_s + run.seconds(steps), steps * batch)
-        self._shorten(max(steps, self._space.free // batch))
+        self._shorten(max(steps, self._kv.free // batch))
 
     @property
     def _inside(self) -> int:
         return len(self._batch) + len(self._prefilling) + self._loading + len(self._ready)
 
     def _enter(self, job: Job, begin_s: float, growth: int) -> bool:
-        space, block = self._space, self.profile.block_tokens
-        tokens = job.context
-        names: tuple[int, ...] = ()
-        if self.profile.keeps_prefixes:
-            names = job.blocks[: space.matched(job.blocks)]
-        private = tokens - len(names) * block
-        if private + space.idle_in(names) + len(self._batch) + 1 > space.free - growth:
+        if not self._kv.enter(job, reserve=len(self._batch) + 1 + growth):
             return False
-        space.hold(names)
-        space.claim(private)
-        self._dropped()
-        job.held, job.private = names, private
+        shared = self._kv.shared_tokens(job)
         if job.fetch is not None:
             self._loading += 1
-            self._loop.call_at(job.fetch(begin_s, job.prompt_tokens - len(names) * block), self._arrived, job)
+            self._loop.call_at(job.fetch(begin_s, job.prompt_tokens - shared), self._arrived, job)
             return True
         # One token at least is computed, because the last one has to be run.
-        job.computed, job.target = min(len(names) * block, tokens - 1), tokens
+        job.computed, job.target = min(shared, job.context - 1), job.context
         if not job.preempted:
             job.cached_tokens = job.computed
         self._prefilling.append(job)
@@ -202,8 +180,7 @@ class Engine:
     def _arrived(self, job: Job) -> None:
         self.changes += 1
         self._loading -= 1
-        if self.profile.keeps_prefixes:
-            self._publish(job, job.blocks)
+        self._kv.publish(job, job.blocks)
         if job.generated:  # what was generated before a preemption is forced input now
             job.computed, job.target = job.prompt_tokens, job.context
             self._prefilling.append(job)
@@ -244,7 +221,7 @@ class Engine:
         else:
             run = Run(now, batch, self._batch.context, self.profile.timing.decode_line(batch), slow)
             self._run = run
-            self._run_steps = min(self._batch.steps_left, self._space.free // batch)
+            self._run_steps = min(self._batch.steps_left, self._kv.free // batch)
             first_s = now + run.seconds(1)
             self._timer = self._loop.call_at(now + run.seconds(self._run_steps), self._end_run)
         for job in joined:
@@ -273,29 +250,20 @@ class Engine:
     def _end_run(self) -> None:
         run = self._run
         assert run is not None
-        self._count(run.seconds(self._run_steps), self._run_steps)
-        middle = run.context + run.requests * (self._run_steps - 1) // 2
-        self._fit.observe(run.seconds(self._run_steps) * 1e3 / self._run_steps, run.requests, middle)
+        self.meter.ran(run, self._run_steps)
         self._advance(self._run_steps)
         self._plan()
 
     def _end_step(self, chunks: list[tuple[Job, Chunk]], step_ms: float) -> None:
-        self._count(step_ms / 1e3, 1)
+        new_tokens = sum(chunk.new_tokens for _, chunk in chunks)
+        self.meter.computed(len(self._batch), new_tokens, step_ms)
         self._advance(1)
-        new_tokens = 0
         for job, chunk in chunks:
-            new_tokens += chunk.new_tokens
             job.computed += chunk.new_tokens
             if job.computed == job.target:
                 self._computed(job)
-        self._dropped()
-        self._rate.observe(new_tokens, step_ms)
+        self._kv.tell()
         self._plan()
-
-    def _count(self, seconds: float, steps: int) -> None:
-        self.busy_s += seconds
-        self.steps += steps
-        self.step_requests += steps * len(self._batch)
 
     def _chunks(self) -> list[tuple[Job, Chunk]]:
         budget = self.profile.max_batched_tokens - len(self._batch)
@@ -319,58 +287,42 @@ class Engine:
         """So many tokens more for everybody in the batch; who has the last one leaves."""
         if not self._batch:
             return
-        self._space.claim(steps * len(self._batch))
+        self._kv.grow(steps * len(self._batch))
         for job in self._batch.advance(steps):
             self._finish(job)
             self._changed = True
-        self._dropped()
+        self._kv.tell()
 
     def _computed(self, job: Job) -> None:
         """Its prompt is in the KV space, and one step has sampled from it, unless it is for elsewhere."""
         self._prefilling.remove(job)
         self._queued_prompt_tokens -= job.uncached_tokens
         job.uncached_tokens = 0
-        if self.profile.keeps_prefixes:
-            self._publish(job, job.blocks)
+        self._kv.publish(job, job.blocks)
         if not job.output_tokens:
             self._finish(job)
             return
         job.first_s = job.first_s or self._loop.time()
         job.generated += 1
         job.private += 1
-        self._space.claim(1)
+        self._kv.grow(1)
         if job.generated == job.output_tokens:
             self._finish(job)
         else:
             self._ready.append(job)
 
-    def _publish(self, job: Job, names: tuple[int, ...]) -> None:
-        new_names = names[len(job.held) :]
-        if not new_names:
-            return
-        added = self._space.publish(new_names)
-        job.private -= len(new_names) * self.profile.block_tokens
-        job.held = names
-        self._dropped(added)
-
     def _finish(self, job: Job) -> None:
-        if self.profile.keeps_prefixes and len(job.kept) > len(job.held):
-            self._publish(job, job.kept)
-        self._leave(job)
-        _tell(job, job.generated)
+        self._kv.publish(job, job.kept)
+        self._kv.leave(job)
+        job.tell(job.generated)
         job.end_s = self._loop.time()
-        self._loop.call_at(job.end_s + self._reply_s, _answer, job)
-
-    def _leave(self, job: Job) -> None:
-        self._space.give_back(job.private)
-        self._space.release(job.held)
-        job.private, job.held = 0, ()
+        self._loop.call_at(job.end_s + self._reply_s, job.answer)
 
     def _make_room(self, joined: list[Job]) -> None:
         """For one more token of each request: the newest gives way, also one that has just joined."""
-        while self._batch and self._space.free < len(self._batch):
+        while self._batch and self._kv.free < len(self._batch):
             job = self._batch.drop_newest()
-            self._leave(job)
+            self._kv.leave(job)
             job.preempted += 1
             self.preemptions += 1
             self._waiting.appendleft(job)
@@ -380,11 +332,6 @@ class Engine:
 
     # Telling.
 
-    def _dropped(self, added: Sequence[int] = ()) -> None:
-        dropped = self._space.take_dropped()
-        if self._on_kv is not None and (added or dropped):
-            self._on_kv(self.name, added, dropped)
-
     def _tell_load(self, at_s: float) -> None:
         if self._changed and self._on_load is not None:
             self._loop.call_at(at_s + self._reply_s, self._say_load)
@@ -393,14 +340,3 @@ class Engine:
     def _say_load(self) -> None:
         if self._on_load is not None:
             self._on_load(self.load())
-
-
-def _answer(job: Job) -> None:
-    if not job.done.done():
-        job.done.set_result(None)
-
-
-def _tell(job: Job, generated: int) -> None:
-    if job.slot is not None and generated > job.told:
-        job.slot.served(generated - job.told)
-        job.told = generated

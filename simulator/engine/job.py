@@ -53,3 +53,14 @@ class Job:
     def context(self) -> int:
         """Tokens of KV at the last boundary at which it joined the batch."""
         return self.prompt_tokens + self.generated
+
+    def tell(self, generated: int) -> None:
+        """Tells admission that it has so many output tokens by now."""
+        if self.slot is not None and generated > self.told:
+            self.slot.served(generated - self.told)
+            self.told = generated
+
+    def answer(self) -> None:
+        """Whoever waits for it hears that it is over."""
+        if not self.done.done():
+            self.done.set_result(None)

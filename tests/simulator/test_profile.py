@@ -4,7 +4,7 @@ import pytest
 
 from heliostat.spec import Family, Model, Pool, Replicas, SimTiming, Spec
 from heliostat.wire import Role
-from simulator.engine.engine import Profile
+from simulator.engine.profile import Profile
 from simulator.profile import BATCHED_TOKENS, Hardware, profiles_of
 from simulator.topology import SHARED, TOPOLOGIES, PoolKey, arrange
 

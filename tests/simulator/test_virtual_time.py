@@ -66,3 +66,39 @@ def test_the_same_program_goes_the_same_way_twice() -> None:
         return log
 
     assert run(main()) == run(main())
+
+
+def test_a_cancelled_timer_does_not_run_also_when_it_is_cancelled_at_its_own_moment() -> None:
+    async def main() -> list[str]:
+        loop, heard = asyncio.get_running_loop(), list[str]()
+        late = loop.call_at(1.0, heard.append, "late")
+        loop.call_at(0.5, late.cancel)
+        third = loop.call_at(2.0, heard.append, "third")
+        timers = [loop.call_at(1.5, heard.append, "kept"), loop.call_at(1.5, third.cancel)]
+        await asyncio.sleep(3.0)
+        assert all(not timer.cancelled() for timer in timers)
+        return heard
+
+    assert run(main()) == ["kept"]
+
+
+def test_a_timer_in_the_past_runs_now_and_the_clock_never_goes_back() -> None:
+    async def main() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(5.0)
+        heard: asyncio.Future[float] = loop.create_future()
+        loop.call_at(1.0, lambda: heard.set_result(loop.time()))
+        return await heard, loop.time()
+
+    assert run(main()) == (5.0, 5.0)
+
+
+def test_many_timers_of_one_moment_keep_their_order() -> None:
+    async def main() -> list[int]:
+        loop, heard = asyncio.get_running_loop(), list[int]()
+        for number in range(1000):
+            loop.call_at(1.0, heard.append, number)
+        await asyncio.sleep(2.0)
+        return heard
+
+    assert run(main()) == list(range(1000))

@@ -6,8 +6,9 @@ import pytest
 
 from heliostat.wire import Load
 from router.admission import Slot
-from simulator.engine.engine import Engine, Profile
+from simulator.engine.engine import Engine
 from simulator.engine.job import Job
+from simulator.engine.profile import Profile
 from simulator.timing.base import Chunk, StepLine
 from simulator.virtual_time import run
 
@@ -177,7 +178,7 @@ def test_kv_events_tell_exactly_what_the_cache_holds() -> None:
             for other in range(7):
                 chain = [100 * other + place for place in range(9)]
                 heard = next((place for place, name in enumerate(chain) if name not in known), len(chain))
-                assert engine._space.matched(chain) == heard
+                assert engine.cached_tokens(chain) == heard * engine.profile.block_tokens
         return dropped
 
     assert run(main()) > 20
@@ -319,5 +320,5 @@ def test_time_and_steps_of_work_are_counted() -> None:
         return engine
 
     engine = run(main())
-    assert engine.busy_s == pytest.approx(0.02 + 2 * 0.01 + 5 * 0.01)
-    assert (engine.steps, engine.step_requests) == (1 + 2 + 5, 2 + 5)
+    assert engine.meter.busy_s == pytest.approx(0.02 + 2 * 0.01 + 5 * 0.01)
+    assert (engine.meter.steps, engine.meter.step_requests) == (1 + 2 + 5, 2 + 5)

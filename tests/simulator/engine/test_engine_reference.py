@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from simulator.engine.engine import Engine, Profile
+from simulator.engine.engine import Engine
 from simulator.engine.job import Job
+from simulator.engine.profile import Profile
 from simulator.timing.base import Chunk, StepLine
 from simulator.virtual_time import run
 

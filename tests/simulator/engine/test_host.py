@@ -3,9 +3,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from simulator.engine.engine import Engine, Profile
+from simulator.engine.engine import Engine
 from simulator.engine.host import Host
 from simulator.engine.job import Job
+from simulator.engine.profile import Profile
 from simulator.timing.base import Chunk, StepLine
 from simulator.virtual_time import run
 
