@@ -1,7 +1,7 @@
 """The prefill half of a `sim` engine: one prompt at a time, a prefix cache, tickets with leases."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,38 +11,9 @@ from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
 from kvtransfer.handoff import digest_tokens
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 from router.step_clock import PrefillRate
+from simulator.engine.kv_space import KvSpace
 from simulator.profile import ReplicaTiming
 from simulator.timing import Chunk
-
-
-class PrefixCache:
-    """Which blocks of prompts are in memory, least recently used out first."""
-
-    def __init__(self, num_blocks: int) -> None:
-        self._room = num_blocks
-        self._blocks: OrderedDict[int, None] = OrderedDict()
-
-    def matched(self, blocks: Sequence[int]) -> int:
-        """How many of these blocks, from the first one on, are here."""
-        found = 0
-        for block in blocks:
-            if block not in self._blocks:
-                break
-            self._blocks.move_to_end(block)
-            found += 1
-        return found
-
-    def add(self, blocks: Sequence[int]) -> tuple[list[int], list[int]]:
-        """These have been computed. What is new with that, and what had to go.
-
-        Leading blocks go last: without them the others are of no use.
-        """
-        added = [block for block in blocks if block not in self._blocks]
-        for block in reversed(blocks):
-            self._blocks[block] = None
-            self._blocks.move_to_end(block)
-        excess = len(self._blocks) - self._room
-        return added, [self._blocks.popitem(last=False)[0] for _ in range(excess)]
 
 
 class SimPrefill:
@@ -68,7 +39,7 @@ class SimPrefill:
         self._on_kv = on_kv
         # Blocks are named as the router names them; the index itself stays empty.
         self._names = PrefixIndex(0)
-        self._cache = PrefixCache(replica.kv_tokens // BLOCK_TOKENS)
+        self._space = KvSpace(replica.kv_tokens // BLOCK_TOKENS * BLOCK_TOKENS, BLOCK_TOKENS)
         self._rate = PrefillRate(clock)
         self._turn = asyncio.Lock()
         self._computing_tokens = 0
@@ -90,13 +61,25 @@ class SimPrefill:
                 # Looked up again: a prompt that was computed meanwhile may have begun alike.
                 cached = self._cached_tokens(blocks, num_tokens)
                 await self._compute(num_tokens - cached, num_tokens)
-                added, removed = self._cache.add(blocks)
-                if self._on_kv is not None and (added or removed):
-                    self._on_kv(self._config.replica, added, removed)
+                self._keep(blocks)
         return PrefillResult(self._ticket(request), self.load(), cached, 0.0)
 
     def _cached_tokens(self, blocks: Sequence[int], num_tokens: int) -> int:
-        return min(self._cache.matched(blocks) * BLOCK_TOKENS, num_tokens)
+        return min(self._space.matched(blocks) * BLOCK_TOKENS, num_tokens)
+
+    def _keep(self, blocks: Sequence[int]) -> None:
+        """These have been computed, and are in use until now; what is not may have to go."""
+        held = self._space.matched(blocks)
+        self._space.hold(blocks[:held])
+        self._space.claim((len(blocks) - held) * BLOCK_TOKENS)
+        added = self._space.publish(blocks[held:])
+        self._space.release(blocks)
+        self._space.claim(0)  # a prompt that is larger than the space loses its end at once
+        dropped = self._space.take_dropped()
+        gone = set(dropped)
+        added = [block for block in added if block not in gone]
+        if self._on_kv is not None and (added or dropped):
+            self._on_kv(self._config.replica, added, dropped)
 
     @contextmanager
     def _accepted(self, model: str, uncached_tokens: int) -> Iterator[None]:
