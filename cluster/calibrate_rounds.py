@@ -62,21 +62,34 @@ def _prefill_sample(rounds: Sequence[PrefillSample]) -> PrefillSample:
     return mine[0].model_copy(update={"ms": median(each.ms for each in mine)})
 
 
+def own_cpu_s() -> float:
+    """CPU seconds so far of this process and its engines."""
+    own = psutil.Process()
+    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
 async def measure_host(
-    probe: Probe, prefill: Engine, decodes: tuple[Engine, Engine], rounds: int, done: Done
+    probe: Probe,
+    prefill: Engine,
+    decodes: tuple[Engine, Engine],
+    rounds: int,
+    done: Done,
+    cpu_s: Callable[[], float] = own_cpu_s,
 ) -> HostShare:
     """How much slower engines get on a host whose cores they share, with two of them at work and with three.
 
-    Means, not medians: cores that do something else make few steps much longer. Raises HeliostatError.
+    Means, not medians: cores that do something else make few steps much longer. `cpu_s` is CPU time so far.
+    Raises HeliostatError.
     """
     one, two = decodes
     alone_ms: list[float] = []
     cores: list[float] = []
     slowdowns: dict[int, list[float]] = defaultdict(list)
     for number in range(rounds + 1):
-        cpu_s, wall_s = _cpu_s(), time.perf_counter()
+        before_s, wall_s = cpu_s(), time.perf_counter()
         alone_ms.append((await _crowd(probe, prefill, [one]))[0])
-        cores.append((_cpu_s() - cpu_s) / (time.perf_counter() - wall_s))
+        cores.append((cpu_s() - before_s) / (time.perf_counter() - wall_s))
         both = await _crowd(probe, prefill, [one, two])
         async with probe.busy(prefill, CROWD_CONTEXT):
             three = await _crowd(probe, prefill, [one, two])
@@ -97,10 +110,3 @@ async def _crowd(probe: Probe, prefill: Engine, decodes: Sequence[Engine]) -> li
         *(probe.decode(prefill, each, CROWD_BATCH, CROWD_CONTEXT, CROWD_STEPS) for each in decodes)
     )
     return [each.mean_ms for each in steps]
-
-
-def _cpu_s() -> float:
-    """CPU seconds so far of this process and its engines."""
-    own = psutil.Process()
-    times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
-    return sum(each.user + each.system for each in times)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import date
@@ -195,9 +196,10 @@ def test_limits_that_leave_nothing_to_measure_are_said() -> None:
 def test_engines_that_slow_each_other_down_say_by_how_much() -> None:
     one, two = FakeEngine(), FakeEngine()
     one.others, two.others = [two], [one]
-    host = run(measure_host(probe(), FakeEngine(), (one, two), 1, lambda _: None))
+    host = run(measure_host(probe(), FakeEngine(), (one, two), 1, lambda _: None, time.perf_counter))
     # Both begin and end by themselves, so a little of each is alone.
     assert host.slowdowns[2] == pytest.approx(1.5, rel=0.1)
+    assert host.cores_per_engine == pytest.approx(1.0, rel=0.1)  # the clock says that all time is CPU time
 
 
 HOST = HostShare(cores=2, cores_per_engine=1.2, slowdowns={2: 1.6, 3: 2.4})

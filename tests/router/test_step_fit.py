@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from heliostat.wire import StepTime
 from router.step_clock import (
     MIN_RATE_TOKENS,
     RATE_FRESH_S,
@@ -10,7 +11,6 @@ from router.step_clock import (
     PrefillRate,
     StepFit,
 )
-from heliostat.wire import StepTime
 
 
 def _time(step: StepTime, b: int, c: int) -> float:

@@ -1,9 +1,9 @@
 """The telemetry board: reports, corrected by what this router sent."""
 
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from heliostat.wire import Load, StepTime
 from router import telemetry
