@@ -3,8 +3,9 @@
 Production code runs on it as it is, as long as it takes time from the loop (`loop.time()`, `asyncio.sleep`,
 `asyncio.timeout`). Threads, sockets and processes would need real time, so nothing of them is heard here.
 
-Timers are kept here and not in asyncio's own heap, which compares them in Python: with thousands of replicas
-that is a fifth of a simulation.
+Timers are kept here and not in asyncio's own heap, which compares them in Python, and run where a loop would
+wait, one after the other until one of them wakes a task: a simulation is mostly timers that wake nobody, and
+a turn of asyncio's loop costs as much as what such a timer does.
 """
 
 import asyncio
@@ -12,13 +13,11 @@ import heapq
 import selectors
 from collections.abc import Callable, Coroutine
 from contextvars import Context
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-SAME_MOMENT_S = 1e-9
-"""Timers no further apart are due together, as on asyncio's own loops (a monotonic clock's resolution)."""
 
 
 class NothingLeftError(RuntimeError):
@@ -26,42 +25,43 @@ class NothingLeftError(RuntimeError):
 
 
 class _Timers(selectors.SelectSelector):
-    """Where a loop would wait for its next timer, the clock goes there at once.
-
-    What is due is handed to the loop as the reader of a socket that has something to read.
-    """
+    """Where a loop would wait for its next timer, the clock goes there at once, and the timer runs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
-        self._heap: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self.woken = False
+        """Whether the loop has something to run."""
+        self._heap: list[tuple[float, int, asyncio.TimerHandle, Callable[[], object]]] = []
         self._set = 0
 
-    def add(self, when: float, timer: asyncio.TimerHandle) -> None:
+    def add(self, when: float, timer: asyncio.TimerHandle, call: Callable[[], object]) -> None:
         # The number makes an order of timers of one moment, and keeps the heap from comparing handles.
         self._set += 1
-        heapq.heappush(self._heap, (when, self._set, timer))
+        heapq.heappush(self._heap, (when, self._set, timer, call))
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        heap = self._heap
-        while heap and heap[0][2].cancelled():
-            heapq.heappop(heap)
-        if timeout is None:  # nothing else is left to do at this moment
+        if timeout is not None:  # something is ready at this moment, and goes first
+            return []
+        heap, pop = self._heap, heapq.heappop
+        self.woken = False
+        while not self.woken:
             if not heap:
                 raise NothingLeftError("all tasks wait, and no timer is left")
-            self.now_s = max(self.now_s, heap[0][0])
-        due = []
-        until_s = self.now_s + SAME_MOMENT_S
-        while heap and heap[0][0] < until_s:
-            timer = heapq.heappop(heap)[2]
-            if not timer.cancelled():
-                key = selectors.SelectorKey(-1, -1, selectors.EVENT_READ, (timer, None))
-                due.append((key, selectors.EVENT_READ))
-        return due
+            when, _, timer, call = pop(heap)
+            if timer.cancelled():
+                continue
+            if when > self.now_s:
+                self.now_s = when
+            call()
+        return []
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Starts at 0 s. Timers that are due at the same moment run in the order in which they were set."""
+    """Starts at 0 s. Timers that are due at the same moment run in the order in which they were set.
+
+    An error in a timer ends the run, because a simulated engine that is dead would only look slow.
+    """
 
     def __init__(self) -> None:
         self._timers = _Timers()
@@ -71,6 +71,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Virtual seconds since the loop was made."""
         return self._timers.now_s
 
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As asyncio's."""
+        self._timers.woken = True
+        return super().call_soon(callback, *args, context=context)
+
     def call_at(
         self,
         when: float,
@@ -78,9 +85,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As asyncio's. A timer in the past is due now."""
+        """As asyncio's, in the context of whoever runs it unless one is given. A time in the past is now."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
-        self._timers.add(when, timer)
+        if context is not None:
+            self._timers.add(when, timer, partial(context.run, callback, *args))
+        else:
+            self._timers.add(when, timer, partial(callback, *args) if args else callback)
         return timer
 
     def call_later(

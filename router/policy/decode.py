@@ -7,6 +7,9 @@ from router.policy.base import Candidates, Column, LegRequest, Ranking, known_or
 OVER_TARGET = 10.0
 """A millisecond of TPOT beyond the target costs as much as so many below it."""
 
+NEAR_TARGET = 0.95
+"""The part of the target from which on that holds: contexts grow until their answers end."""
+
 SAME = 0.01
 """As in `router.policy.prefill`."""
 
@@ -17,6 +20,9 @@ class MarginalLatency:
         wait for a slot and for KV headroom
       + expected output * TPOT(b+1)              what it takes itself
       + b * (TPOT(b+1) - TPOT(b)) * output left  what it takes from the b others
+
+    Milliseconds beyond the target count several times, the request's own and the others' alike: else replicas
+    would sort themselves into fast ones with few long contexts and slow ones with many short ones.
 
     A step's time is `base + per_request * b + per_token * context`, as each replica measures it; TPOT grows
     with the batch, whatever models the batch serves, so a decode pool is balanced as one. A replica that
@@ -37,7 +43,9 @@ class MarginalLatency:
         others = running * (then - now) * (output / 2)
         costs = waits + output * then + others
         if request.tpot_target_ms > 0:
-            costs = costs + OVER_TARGET * output * np.maximum(then - request.tpot_target_ms, 0.0)
+            limit = NEAR_TARGET * request.tpot_target_ms
+            over, before = np.maximum(then - limit, 0.0), np.maximum(now - limit, 0.0)
+            costs = costs + OVER_TARGET * output * (over + running * (over - before) / 2)
 
         def explain(index: int) -> str:
             return (
@@ -85,12 +93,14 @@ def _wait(candidates: Candidates, kv_tokens: int, lifetime_ms: Column) -> Column
     """Until there is a slot and room for that much KV: running requests end one by one, evenly spread
     over the lifetime of one, and each takes its share of the KV with it.
 
-    A replica without room costs one lifetime more: should it begin all the same, somebody is preempted
-    there, and has to be handed off and decoded again.
+    A replica without a slot or without room costs one lifetime more. Who waits for a slot has no first token,
+    which is worse than a slower next one; and should it begin without room all the same, somebody is
+    preempted there, and has to be handed off and decoded again.
     """
     running = np.maximum(candidates.running, 1.0)
     limits = candidates.max_running
-    ends = candidates.waiting + ((limits > 0) & (candidates.running + candidates.waiting >= limits))
+    busy = (limits > 0) & (candidates.running + candidates.waiting >= limits)
+    ends = candidates.waiting + busy * (1.0 + running)
     missing = kv_tokens - candidates.free_kv_tokens
     full = missing > 0
     if full.any():
