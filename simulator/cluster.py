@@ -71,12 +71,15 @@ class Cluster:
         """By replica: as of which change every router knows its load, and until when that will do."""
         self._beat()
 
-    async def front(self) -> None:
-        """What routers and proxies compute for a request before its prefill."""
-        if self._host is not None:
-            await self._host.compute(self.options.front_ms)
-        elif self.options.front_ms:
-            await asyncio.sleep(self.options.front_ms / 1e3)
+    async def front(self, router: Router) -> None:
+        """What a router computes for a request before its prefill: one request at a time."""
+        if not self.options.front_ms:
+            return
+        async with router.thread:
+            if self._host is not None:
+                await self._host.compute(self.options.front_ms)
+            else:
+                await asyncio.sleep(self.options.front_ms / 1e3)
 
     def _hear_load(self, load: Load) -> None:
         """A step's frames went to every router with a stream there, with the load."""

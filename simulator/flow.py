@@ -66,7 +66,7 @@ class Flow:
                 self._calls += 1
                 expected = known or router.expected_tokens(call.model)
                 job.slot = slot
-                await self._cluster.front()
+                await self._cluster.front(router)
                 serve = self._colocated_leg if self._colocated else self._both_legs
                 cached = await serve(router, call, job, f"{self._calls}", expected, session)
         except OverloadedError:

@@ -1,5 +1,6 @@
 """One router replica of a simulated cluster: board, door and choosers, all of them production's."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -40,7 +41,8 @@ class Options:
     """Replicas share so many cores (CPU engines on one machine); None: each has a GPU of its own. A core is
     what one engine takes (`HostShare.engines` of a calibration)."""
     front_ms: float = 0.0
-    """What routers and proxies compute for a request before its prefill; on the host's cores, if any."""
+    """What routers and proxies compute for a request before its prefill, in each router one request at a
+    time; on the host's cores, if any."""
     front_token_ms: float = 0.0
     """What they compute for a token, on the host's cores."""
 
@@ -63,6 +65,8 @@ class Router:
         self.board = TelemetryBoard(clock, spec.router.prefix_blocks, block_tokens)
         self.streams: Counter[str] = Counter()
         """Its open streams, by replica: whose token frames bring it their load."""
+        self.thread = asyncio.Lock()
+        """A router replica is one process with one thread for all of its requests."""
         self._names = names
         pools = spec.pools()
         self._choosers = {

@@ -274,7 +274,7 @@ def test_a_local_directory_comes_out_absolute(
 def test_a_calibration_file_comes_out_absolute_and_must_exist(findings: Findings, folder: Path) -> None:
     text = change("{weights: org/base}", "{weights: org/base, engine: sim, sim: {calibration: cpu.json}}")
     (finding,) = findings(text)
-    assert finding.startswith("10: decode.shared.sim.calibration: \"cpu.json\": no file")
+    assert finding.startswith('10: decode.shared.sim.calibration: "cpu.json": no file')
     (folder / "cpu.json").write_text("{}")
     (folder / "cluster.yaml").write_text(text)
     assert load_spec(folder / "cluster.yaml").decode["shared"].sim.calibration == str(folder / "cpu.json")
