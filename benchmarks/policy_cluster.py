@@ -76,11 +76,16 @@ class SimPool:
     """One pool as one router sees it: `router.pipeline.PrefillPool` and `DecodePool`."""
 
     def __init__(
-        self, engines: Mapping[str, SimEngine], policy: Policy, board: TelemetryBoard, draw: random.Random
+        self,
+        engines: Mapping[str, SimEngine],
+        policy: Policy,
+        board: TelemetryBoard,
+        draw: random.Random,
+        routers: int = 1,
     ) -> None:
         self._engines = engines
         self._names = tuple(engines)
-        self._chooser = Chooser(board, policy, draw.random, tpot_target_ms=TPOT_MS)
+        self._chooser = Chooser(board, policy, draw.random, tpot_target_ms=TPOT_MS, routers=routers)
         self._board = board
         self._seen: dict[str, Load] = {}
 
@@ -215,7 +220,7 @@ class SimCluster:
         names = {Role.PREFILL: choice.prefill, Role.DECODE: choice.decode}
         pools = {
             (role, name): SimPool(
-                engines, POLICIES[names[role]].make(), board, random.Random(f"{role} {name} {seed}")
+                engines, POLICIES[names[role]].make(), board, random.Random(f"{role} {name} {seed}"), routers
             )
             for (role, name), engines in self.engines.items()
         }

@@ -79,6 +79,7 @@ def _pool(spec: Spec, role: Role, name: str, pool: Pool) -> Application:
             request_router_kwargs={
                 "policy": pool.policy or DEFAULTS[role],
                 "tpot_ms": pool.tpot_ms,
+                "routers": spec.router.replicas,
             },
         ),
         # A replica that leaves finishes what it has; Serve waits no longer than that takes.

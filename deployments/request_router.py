@@ -23,13 +23,14 @@ def replica_name(replica_id: ReplicaID) -> str:
 class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     """Ranks a pool's replicas with the policy of that name; no remote call on the decision path."""
 
-    def initialize_state(self, policy: str, tpot_ms: float | None = None) -> None:
-        """Serve passes `request_router_kwargs` here: the policy and the pool's targets."""
+    def initialize_state(self, policy: str, tpot_ms: float | None = None, routers: int = 1) -> None:
+        """Serve passes `request_router_kwargs` here: the policy, the pool's target, how many others route."""
         self._chooser = Chooser(
             board.BOARD,
             POLICIES[policy].make(),
             random.random,
             tpot_target_ms=tpot_ms or 0.0,
+            routers=routers,
         )
         self._candidates: list[RunningReplica] = []
         self._names: tuple[str, ...] = ()

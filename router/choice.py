@@ -16,7 +16,7 @@ Leg = PrefillRequest | DecodeRequest
 
 
 class Chooser:
-    """Chooses replicas of one pool. `draw` gives numbers in [0, 1)."""
+    """Chooses replicas of one pool, as one of so many `routers`. `draw` gives numbers in [0, 1)."""
 
     def __init__(
         self,
@@ -25,11 +25,13 @@ class Chooser:
         draw: Callable[[], float],
         *,
         tpot_target_ms: float = 0.0,
+        routers: int = 1,
     ) -> None:
         self._board = board
         self._policy = policy
         self._draw = draw
         self._tpot_target_ms = tpot_target_ms
+        self._share = 1.0 / routers
 
     def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
         """The best replicas, by index; the call is booked on the first of them from now on.
@@ -64,7 +66,7 @@ class Chooser:
         candidates = self._board.candidates(replicas, hashes, num_tokens)
         ranking = self._policy.rank(
             candidates,
-            LegRequest(num_tokens, output, session, self._draw(), avoid, self._tpot_target_ms),
+            LegRequest(num_tokens, output, session, self._draw(), avoid, self._tpot_target_ms, self._share),
         )
         if ranking.indices:
             best = ranking.indices[0]

@@ -68,6 +68,7 @@ class Router:
         self.thread = asyncio.Lock()
         """A router replica is one process with one thread for all of its requests."""
         self._names = names
+        self._routers = options.routers
         pools = spec.pools()
         self._choosers = {
             key: self._chooser(
@@ -84,7 +85,7 @@ class Router:
     def _chooser(self, role: Role, policy: str | None, tpot_ms: float | None, draw: random.Random) -> Chooser:
         made = POLICIES[policy or DEFAULTS[role]].make()
         target = (tpot_ms or TPOT_MS) if role is Role.DECODE else 0.0
-        return Chooser(self.board, made, draw.random, tpot_target_ms=target)
+        return Chooser(self.board, made, draw.random, tpot_target_ms=target, routers=self._routers)
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """For admission (`router.admission.PoolCapacity`). Colocated pools are known by one role only."""

@@ -13,6 +13,11 @@ RANKS = 8
 SET_BACK = 1e9
 """What one step back in the ranking costs: more than any wait: such a replica comes last, not never."""
 
+LOOKED_AT = 16
+"""The best of so many drawn ones is among the best 6 % of all."""
+
+GOLDEN = 0.6180339887498949
+
 Column = NDArray[np.float64]
 
 
@@ -49,7 +54,8 @@ class LegRequest:
     """One leg to place: its prompt and likely output in tokens, and the pool's targets (0: none).
 
     `draw` in [0, 1) decides between equals, and is all the randomness there is. `session` is what
-    belongs together for `sticky_session`. Replicas to `avoid` come last.
+    belongs together for `sticky_session`. Replicas to `avoid` come last. `share` is the part of the
+    candidates that is looked at, another part for every draw (`outside`).
     """
 
     num_tokens: int
@@ -58,6 +64,7 @@ class LegRequest:
     draw: float = 0.0
     avoid: frozenset[str] = frozenset()
     tpot_target_ms: float = 0.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +93,16 @@ def rank_by(
     request: LegRequest,
     explain: Callable[[int], str],
     tolerance: float = 0.0,
+    behind: NDArray[np.bool_] | None = None,
 ) -> Ranking:
     """Ranks by cost; `request.draw` picks the first of those whose cost is within `tolerance` (a share)
-    of the best. Resting replicas come after all others, and replicas to avoid after those."""
+    of the best. Those `behind` come after the others, resting replicas after those, and replicas to avoid
+    last."""
     if not len(costs):
         return Ranking((), (), explain)
     total = costs
+    if behind is not None:
+        total = total + behind * (SET_BACK / 4)
     if candidates.resting.any():
         total = total + candidates.resting * SET_BACK
     if request.avoid:
@@ -107,6 +118,20 @@ def rank_by(
         nearest = total.argsort(kind="stable")
     indices = (first, *(index for index in nearest.tolist() if index != first))[:RANKS]
     return Ranking(indices, tuple(costs[list(indices)].tolist()), explain)
+
+
+def outside(number: int, request: LegRequest) -> NDArray[np.bool_] | None:
+    """Which of so many candidates are not looked at; None: all are.
+
+    Routers that do not talk see the same reports, and what is best by them gets a request of each router
+    before the next report. Where each looks at a part of its own, they rarely meet. The part is spread evenly
+    over the candidates (multiples of the golden ratio, shifted by the draw), and never less than `LOOKED_AT`.
+    """
+    share = max(request.share, LOOKED_AT / max(number, 1))
+    if share >= 1.0:
+        return None
+    places: Column = np.modf(np.arange(number) * GOLDEN + request.draw)[0]
+    return places >= share
 
 
 def known_or_median(values: Column, known: NDArray[np.bool_], default: float) -> Column:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from router.policy.base import Candidates, Column, LegRequest, Ranking, known_or_median, rank_by
+from router.policy.base import Candidates, Column, LegRequest, Ranking, known_or_median, outside, rank_by
 
 OVER_TARGET = 10.0
 """A millisecond of TPOT beyond the target costs as much as so many below it."""
@@ -53,7 +53,7 @@ class MarginalLatency:
                 f"{others[index]:.1f} ms to {running[index]:.0f} others"
             )
 
-        return rank_by(costs, candidates, request, explain, SAME)
+        return rank_by(costs, candidates, request, explain, SAME, outside(len(costs), request))
 
 
 class LeastLoad:

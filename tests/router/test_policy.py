@@ -1,12 +1,14 @@
 """Policies: the cheapest replica first, and why."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from heliostat.wire import Role
 from router.policy import DEFAULTS, POLICIES, RANKS, Candidates, LegRequest, Policy
+from router.policy.decode import MarginalLatency
 
 FIGURES = (
     "queued_tokens",
@@ -240,3 +242,37 @@ def test_a_session_sticks_and_moves_only_when_its_replica_leaves() -> None:
     for session, home in zip(sessions, homes, strict=True):
         if home != 9:
             assert sticky.rank(nine, session).indices[0] == home
+
+
+def test_one_of_many_routers_looks_at_a_part_of_a_large_pool_another_one_each_time() -> None:
+    board = pool_of(400)
+    request = LegRequest(100, expected_tokens=50, share=1 / 8)
+    chosen = {
+        MarginalLatency().rank(board, replace(request, draw=number / 200)).indices[0] for number in range(200)
+    }
+    alone = {
+        MarginalLatency().rank(board, replace(request, draw=number / 200, share=1.0)).indices[0]
+        for number in range(200)
+    }
+    assert len(alone) == 1, "the one that is best of all"
+    assert len(chosen) > 5, "the best of each part"
+    assert max(board.running[index] for index in chosen) < 40, "each among the best tenth of all"
+
+
+def test_a_small_pool_is_looked_at_whole() -> None:
+    board = pool_of(12)
+    best = MarginalLatency().rank(board, LegRequest(100, expected_tokens=50, share=1 / 16, draw=0.9))
+    assert board.running[best.indices[0]] == board.running.min()
+
+
+def pool_of(number: int) -> Candidates:
+    """Replicas that differ by their load alone: 0, 1, 2, … requests, in a drawn order."""
+    running = np.random.default_rng(3).permutation(number).astype(float)
+    zeros, ones = np.zeros(number), np.ones(number)
+    return Candidates(
+        names=tuple(f"r{place}" for place in range(number)),
+        queued_tokens=zeros, prefill_rate=zeros, cached_tokens=zeros, running=running, waiting=zeros,
+        max_running=zeros, context_tokens=running * 100, free_kv_tokens=ones * np.inf, kv_tokens=zeros,
+        step_base_ms=ones * 5, step_per_request_ms=ones * 0.1, step_per_token_ms=ones * 1e-4,
+        in_flight=zeros, age_s=zeros, resting=zeros.astype(bool),
+    )  # fmt: skip
