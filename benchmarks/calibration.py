@@ -6,8 +6,8 @@
    decode replica (SUN) and once to models with a decode replica each (dedicated);
 3. the simulator runs the very same requests, streams and spec, on the calibration's times and host.
 
-What routers and proxies compute is measured at two small loads that are not compared. Nothing is fitted
-to the compared loads. What the model leaves out is in `docs/calibration.md`.
+What routers and proxies compute, and what a step takes longer in a cluster, is measured at two small loads
+of their own. Nothing is fitted to the compared loads. What the model leaves out is in `docs/calibration.md`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.calibration_figures import Case, Figures, compare, measured, middle, simulated
-from benchmarks.calibration_front import Front, measure_front
+from benchmarks.calibration_front import STREAMS, Front, measure_front
 from benchmarks.calibration_load import ClosedLoop, fixed_streams
 from benchmarks.load import LoadRequest, run_load
 from benchmarks.measure import draw_requests
@@ -39,6 +39,9 @@ from simulator.topology import arrange
 POOL = "shared"
 CALIBRATION = RESULTS / "calibration-cpu.json"
 WARM_UP_REQUESTS = 36
+FIT_STEPS = 5
+"""Each takes most of what is missing."""
+
 MIN_REQUESTS = 24
 """Of one load: with one stream, a few would be all."""
 
@@ -91,24 +94,41 @@ def cases(streams: Sequence[int]) -> list[Case]:
 
 def run_simulator(calibration: Calibration, front: Front, args: argparse.Namespace) -> dict[Case, Figures]:
     """The same cases in virtual time. Raises HeliostatError."""
-    spec = load_spec(SPEC)
-    options = host_options(calibration, front)
+    calibration = in_cluster(calibration, front)
     virtual = {}
     for case in cases(args.streams):
         rounds = []
         for number in range(args.rounds):
             requests = tuple(draw(case, args.seed, number, args.calls))
-            workload = ClosedLoop(requests, case.streams, tuple(spec.models))
-            outcome = simulate(
-                arrange(spec, "spec"), workload, Hardware(calibration=calibration),
-                directory=SPEC.parent, seed=number, options=options,
-            )  # fmt: skip
-            if any(outcome.requests.refused) or len(outcome.requests) != len(requests):
-                raise HeliostatError(f"{case.key}: the simulated cluster did not answer every request")
-            rounds.append(simulated(outcome.requests))
+            rounds.append(_simulated(calibration, front, requests, case.streams))
         virtual[case] = middle(rounds)
         log.print(f"simulated {_told(case, virtual[case])}")
     return virtual
+
+
+def in_cluster(calibration: Calibration, front: Front) -> Calibration:
+    """With what a decode step takes longer in a cluster than in `heliostat calibrate`: Ray's processes are
+    nicer, and the replica sends every step's tokens. From the load of `Front`, which is not compared."""
+    for _ in range(FIT_STEPS):
+        coefficients = calibration.coefficients
+        more_ms = front.tpot_ms - _simulated(calibration, front, front.load, STREAMS).tpot_p50_ms
+        step_ms = max(coefficients.decode_step_ms + more_ms, 0.0)
+        changed = coefficients.model_copy(update={"decode_step_ms": step_ms})
+        calibration = calibration.model_copy(update={"coefficients": changed})
+    return calibration
+
+
+def _simulated(
+    calibration: Calibration, front: Front, requests: tuple[LoadRequest, ...], streams: int
+) -> Figures:
+    spec = load_spec(SPEC)
+    outcome = simulate(
+        arrange(spec, "spec"), ClosedLoop(requests, streams, tuple(spec.models)),
+        Hardware(calibration=calibration), directory=SPEC.parent, options=host_options(calibration, front),
+    )  # fmt: skip
+    if any(outcome.requests.refused) or len(outcome.requests) != len(requests):
+        raise HeliostatError(f"{streams} streams: the simulated cluster did not answer every request")
+    return simulated(outcome.requests)
 
 
 def host_options(calibration: Calibration, front: Front) -> Options:
@@ -141,6 +161,12 @@ def host_metrics(calibration: Calibration, front: Front) -> dict[str, Metric]:
         "host_engines_at_full_pace": Metric(value=round(engines, 3), unit="engines", better="higher"),
         "front_cpu_per_request": Metric(value=round(front.request_ms, 3), unit="ms", better="lower"),
         "front_cpu_per_token": Metric(value=round(front.token_ms, 4), unit="ms", better="lower"),
+        "decode_step_in_cluster": Metric(
+            value=round(in_cluster(calibration, front).coefficients.decode_step_ms, 3),
+            unit="ms",
+            better="lower",
+            peer=round(calibration.coefficients.decode_step_ms, 3),
+        ),
         "idle_cores": Metric(value=round(front.idle_cores, 3), unit="cores", better="lower"),
     }
 

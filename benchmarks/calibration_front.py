@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import psutil
 
+from benchmarks.calibration_figures import measured
 from benchmarks.calibration_load import fixed_streams
-from benchmarks.load import run_load
+from benchmarks.load import LoadRequest, run_load
 from benchmarks.measure import Side, draw_requests
 from benchmarks.processes import cpu_seconds
 from cluster.status import fetch_status
@@ -35,6 +36,10 @@ class Front:
     request_ms: float
     token_ms: float
     idle_cores: float
+    load: tuple[LoadRequest, ...]
+    """The load with many tokens per request, `STREAMS` of them at a time ..."""
+    tpot_ms: float
+    """... and its median TPOT."""
 
 
 def measure_front(url: str, side: Side, seed: str) -> Front:
@@ -47,7 +52,7 @@ def measure_front(url: str, side: Side, seed: str) -> Front:
     for number, (count, tokens) in enumerate((SHORT, LONG)):
         requests = draw_requests(side, count, exponent=0.0, seed=f"{seed} front {number}", max_tokens=tokens)
         before, begin_s = processes.read(), time.perf_counter()
-        run_load(url, requests, partial(fixed_streams, streams=STREAMS))
+        answers = run_load(url, requests, partial(fixed_streams, streams=STREAMS))
         spent = processes.read() - before - idle * (time.perf_counter() - begin_s)
         front_ms.append(spent.front_s * 1e3)
         replica_ms.append(spent.replicas_s * 1e3)
@@ -55,7 +60,11 @@ def measure_front(url: str, side: Side, seed: str) -> Front:
     request_ms, token_ms = np.linalg.solve(np.array(rows, float), np.array(front_ms))
     in_replica_ms, _ = np.linalg.solve(np.array(rows, float), np.array(replica_ms))
     return Front(
-        max(float(request_ms), 0.0) + max(float(in_replica_ms), 0.0), max(float(token_ms), 0.0), idle.all_s
+        max(float(request_ms), 0.0) + max(float(in_replica_ms), 0.0),
+        max(float(token_ms), 0.0),
+        idle.all_s,
+        tuple(requests),
+        measured(answers).tpot_p50_ms,
     )
 
 
