@@ -231,7 +231,7 @@ def _table(console: Console, title: str, rows: Mapping[str, Sample]) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="benchmarks.policies", description="Routing policies in virtual time.")
-    top.add_argument("--seeds", type=int, default=3, help="medians over so many (%(default)s)")
+    top.add_argument("--seeds", type=int, default=7, help="medians over so many (%(default)s)")
     top.add_argument("--workloads", nargs="+", choices=[w.name for w in WORKLOADS], help="default: all")
     top.add_argument("--routers", type=int, nargs="*", default=[1, 2, 4], help="router replicas (1 2 4)")
     top.add_argument("--output", type=Path, default=RESULTS / "policies.json", help="JSON file to write")
