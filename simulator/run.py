@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from simulator.cluster import Cluster
@@ -14,7 +14,7 @@ from simulator.profile import Hardware, profiles_of
 from simulator.router import Options
 from simulator.topology import Arrangement, PoolKey
 from simulator.virtual_time import run
-from simulator.workload.base import Workload
+from simulator.workload.base import Session, Workload
 
 SAMPLES = 200
 """Entries of a timeline."""
@@ -78,21 +78,14 @@ async def _simulate(
 
     beats.add_done_callback(over)
     watch.add_done_callback(over)
-    for number, session in enumerate(workload.sessions(seed)):
-        if session.at_s > loop.time():
-            await asyncio.sleep(session.at_s - loop.time())
+    async for number, session in _arrivals(workload, seed):
         task = loop.create_task(flow.session(number, session))
         sessions[task] = None
         task.add_done_callback(over)
     if sessions:
         await asyncio.wait(sessions, timeout=workload.duration_s * DRAIN_SHARE)
-    elapsed_s = loop.time()
-    beats.cancel()
-    watch.cancel()
-    unfinished = len(sessions)
-    for task in list(sessions):
-        task.cancel()
-    await asyncio.gather(beats, watch, *sessions, return_exceptions=True)
+    elapsed_s, unfinished = loop.time(), len(sessions)
+    await _cancel([beats, watch, *sessions])
     if failures:
         raise failures[0]
     cluster.settle(pools)
@@ -110,6 +103,21 @@ async def _simulate(
         handoff_bytes=cluster.handoff_bytes,
         unfinished=unfinished,
     )
+
+
+async def _arrivals(workload: Workload, seed: int) -> AsyncGenerator[tuple[int, Session], None]:
+    """Each session at its time."""
+    loop = asyncio.get_running_loop()
+    for number, session in enumerate(workload.sessions(seed)):
+        if session.at_s > loop.time():
+            await asyncio.sleep(session.at_s - loop.time())
+        yield number, session
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _failure(context: Mapping[str, object]) -> Exception:
