@@ -276,3 +276,30 @@ def pool_of(number: int) -> Candidates:
         step_base_ms=ones * 5, step_per_request_ms=ones * 0.1, step_per_token_ms=ones * 1e-4,
         in_flight=zeros, age_s=zeros, resting=zeros.astype(bool),
     )  # fmt: skip
+
+
+def test_what_a_request_takes_from_the_others_beyond_the_target_counts() -> None:
+    pair = replace(
+        pool_of(2),
+        running=np.array([60.0, 20.0]),
+        context_tokens=np.zeros(2),
+        step_base_ms=np.array([12.9, 20.0]),
+        step_per_request_ms=np.array([0.2, 0.0]),
+        step_per_token_ms=np.array([0.0, 0.002]),
+    )
+    request = LegRequest(950, expected_tokens=100)
+    # From 24.9 to 25.1 ms for sixty, or from 20 to 22 for twenty: the first is cheaper, but over the target.
+    assert MarginalLatency().rank(pair, request).indices[0] == 0
+    assert MarginalLatency().rank(pair, replace(request, tpot_target_ms=25.0)).indices[0] == 1
+
+
+def test_a_replica_without_a_slot_comes_after_a_slower_one_with_a_slot() -> None:
+    pair = replace(
+        pool_of(2),
+        running=np.array([8.0, 8.0]),
+        max_running=np.array([8.0, 16.0]),
+        context_tokens=np.array([800.0, 60_000.0]),
+    )
+    assert MarginalLatency().rank(pair, LegRequest(100, expected_tokens=50)).indices[0] == 1
+    free = replace(pair, max_running=np.array([16.0, 16.0]))
+    assert MarginalLatency().rank(free, LegRequest(100, expected_tokens=50)).indices[0] == 0
