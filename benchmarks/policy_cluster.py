@@ -24,15 +24,13 @@ from router.door import Admission as Door
 from router.pipeline import Pipeline, Route
 from router.policy import POLICIES, Policy
 from router.telemetry import TelemetryBoard
+from simulator.router import MeanOutputs
 
 CALL_S = 0.001
 BEAT_S = 0.1
 REPLICAS = 4
 TTFT_MS = 1000.0
 TPOT_MS = 25.0
-
-NO_HISTORY_TOKENS = 128
-"""As in admission."""
 
 
 class Choice(NamedTuple):
@@ -142,7 +140,7 @@ class OpenDoor:
     """No admission: whoever comes goes on to the pools."""
 
     def __init__(self) -> None:
-        self._means: dict[str, tuple[int, int]] = {}
+        self._outputs = MeanOutputs()
 
     @asynccontextmanager
     async def slot(
@@ -155,12 +153,10 @@ class OpenDoor:
     ) -> AsyncGenerator[Slot, None]:
         slot = Slot(model, "d", prompt_tokens, self.expected_tokens(model, max_tokens), _count)
         yield slot
-        number, tokens = self._means.get(model, (0, 0))
-        self._means[model] = (number + 1, tokens + slot.output_tokens)
+        self._outputs.add(model, slot.output_tokens)
 
     def expected_tokens(self, model: str, max_tokens: int) -> int:
-        number, tokens = self._means.get(model, (0, 0))
-        return min(tokens // number if number else NO_HISTORY_TOKENS, max_tokens)
+        return min(self._outputs.expected(model), max_tokens)
 
 
 def _count(slot: Slot, tokens: int) -> None:

@@ -26,6 +26,7 @@ from simulator.timing import (
     load_calibration,
     weight_bits,
 )
+from simulator.timing.capacity import GIB
 from simulator.topology import Arrangement, PoolKey
 
 BATCHED_TOKENS = 8192
@@ -33,8 +34,6 @@ BATCHED_TOKENS = 8192
 
 ADAPTER_RANK = 16
 """Of LoRA modules whose rank no spec says: peft's usual choice between 8 and 64."""
-
-GIB = 2**30
 
 CPU_KV_GIB = 1.0
 """`Pool.kv_cache_gib` where it is null and there is no GPU."""

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from heliostat.spec import Spec
 from heliostat.wire import Role
 from router.admission import Admission, PoolFigures, Slot
+from router.admission.state import NO_HISTORY_TOKENS
 from router.choice import Chooser
 from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
@@ -61,7 +62,6 @@ class Router:
         block_tokens: int,
         seed: int,
     ) -> None:
-        self.number = number
         self.board = TelemetryBoard(clock, spec.router.prefix_blocks, block_tokens)
         self.streams: Counter[str] = Counter()
         """Its open streams, by replica: whose token frames bring it their load."""
@@ -80,7 +80,7 @@ class Router:
             for key in names
         }
         self.admission = Admission(spec, self, clock, options.routers) if options.admission else None
-        self._outputs = _Outputs()
+        self._outputs = MeanOutputs()
 
     def _chooser(self, role: Role, policy: str | None, tpot_ms: float | None, draw: random.Random) -> Chooser:
         made = POLICIES[policy or DEFAULTS[role]].make()
@@ -95,7 +95,7 @@ class Router:
     def slot(self, model: str, prompt_tokens: int, known: int) -> AbstractAsyncContextManager[Slot | None]:
         """A place in the model's decode pool; `known` output tokens, 0 if nobody knows."""
         if self.admission is None:
-            return _open_door()
+            return nullcontext()
         self.admission.check(model)
         return self.admission.slot(model, prompt_tokens, 0, expected_tokens=known)
 
@@ -132,21 +132,18 @@ class Router:
         self.board.left(leg)
 
 
-class _Outputs:
+class MeanOutputs:
     """Mean output tokens per model, for a router without admission."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[int, int]] = {}
 
     def expected(self, model: str) -> int:
+        """What a request of the model is likely to take."""
         number, tokens = self._sums.get(model, (0, 0))
-        return tokens // number if number else 128
+        return tokens // number if number else NO_HISTORY_TOKENS
 
     def add(self, model: str, tokens: int) -> None:
+        """One more answer."""
         number, before = self._sums.get(model, (0, 0))
         self._sums[model] = (number + 1, before + tokens)
-
-
-@asynccontextmanager
-async def _open_door() -> AsyncGenerator[None, None]:
-    yield None

@@ -24,8 +24,7 @@ from simulator.measures import (
 )
 from simulator.outcome import Outcome, PoolOutcome
 from simulator.slo import Slo
-
-_GIB = 2.0**30
+from simulator.timing.capacity import GIB
 
 
 class _Frozen(BaseModel):
@@ -152,7 +151,7 @@ def summarize(outcome: Outcome, slo: Slo, warmup_share: float = 0.1) -> Summary:
         goodput_per_s_per_gpu=goodput / gpus if gpus else None,
         good_share=share_of(good, 0.0),
         prefix_hit_ratio=prefix_hit_ratio(columns),
-        handoff_gib=outcome.handoff_bytes / _GIB,
+        handoff_gib=outcome.handoff_bytes / GIB,
         pools=tuple(_pool(pool, outcome, window) for pool in outcome.pools.values()),
         models=tuple(_model(columns, index, name) for index, name in enumerate(outcome.models)),
     )
