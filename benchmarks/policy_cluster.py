@@ -103,6 +103,10 @@ class SimPool:
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         yield await self.prefill(request)
 
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        """No pool here continues what it has kept."""
+        return 0
+
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         with self._call(request) as replica:
             await asyncio.sleep(CALL_S)

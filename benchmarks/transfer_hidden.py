@@ -74,6 +74,9 @@ class _LocalDecode:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        return 0
+
     def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         return self._engine.decode(request)
 

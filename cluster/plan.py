@@ -19,7 +19,9 @@ class Sharing(StrEnum):
     """What a model shares with others; dedicated stands alone."""
 
     SUN = "SUN"
+    QSUN = "QSUN"
     PREFILL_SHARE = "PrefillShare"
+    ICARUS = "ICaRus"
     DEDICATED = "dedicated"
 
 
@@ -51,6 +53,7 @@ class PoolPlan:
     replicas: Span
     gpus: Span
     models: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class ModelPlan:
     prefill: str
     decode: str
     shares: tuple[Sharing, ...]
+    prefill_adapter: str | None = None
+    decode_adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ def make_plan(spec: Spec, file: str = "spec") -> Plan:
 
 def _pool(spec: Spec, key: PoolKey, pool: Pool, sources: Sources) -> PoolPlan:
     role, name = key
-    users = (model for model, pair in spec.models.items() if getattr(pair, role.value) == name)
+    users = (model for model, pair in spec.models.items() if pair.pool(role) == name)
     return PoolPlan(
         role=role,
         name=name,
@@ -114,13 +119,14 @@ def _pool(spec: Spec, key: PoolKey, pool: Pool, sources: Sources) -> PoolPlan:
         replicas=_replicas(pool),
         gpus=_gpus(pool),
         models=tuple(users),
+        adapters=tuple(pool.adapters),
     )
 
 
 def _models(spec: Spec, sources: Sources) -> tuple[ModelPlan, ...]:
     """Pairs are compared by what is in the pools, not by the names of the pools."""
     pairs = {
-        name: (sources.identity((Role.PREFILL, model.prefill)), sources.identity((Role.DECODE, model.decode)))
+        name: (sources.identity(Role.PREFILL, model), sources.identity(Role.DECODE, model))
         for name, model in spec.models.items()
     }
     partners = set(pairs.values())
@@ -128,13 +134,25 @@ def _models(spec: Spec, sources: Sources) -> tuple[ModelPlan, ...]:
     readers = Counter(writer for writer, _ in partners)
     plans = []
     for name, (writer, reader) in pairs.items():
-        shares = []
-        if writers[reader] > 1:
-            shares.append(Sharing.SUN)
-        if readers[writer] > 1:
-            shares.append(Sharing.PREFILL_SHARE)
-        model = spec.models[name]
-        plans.append(ModelPlan(name, model.prefill, model.decode, tuple(shares) or (Sharing.DEDICATED,)))
+        model, shares = spec.models[name], []
+        if spec.decode[model.decode].icarus:
+            shares.append(Sharing.ICARUS)
+        else:
+            if writers[reader] > 1:
+                quantized = sources.is_quantized((Role.DECODE, model.decode))
+                shares.append(Sharing.QSUN if quantized else Sharing.SUN)
+            if readers[writer] > 1:
+                shares.append(Sharing.PREFILL_SHARE)
+        plans.append(
+            ModelPlan(
+                name,
+                model.prefill,
+                model.decode,
+                tuple(shares) or (Sharing.DEDICATED,),
+                model.prefill_adapter,
+                model.decode_adapter,
+            )
+        )
     return tuple(plans)
 
 

@@ -40,7 +40,7 @@ def _pools(plan: Plan, root: str | None) -> Table:
         table.add_row(
             pool.role,
             pool.name,
-            escape(weights),  # a directory may hold brackets, which rich reads as markup
+            escape(weights) + _adapters(pool),  # a directory may hold brackets, which rich reads as markup
             _domain(pool),
             _span(pool.replicas),
             _span(pool.gpus),
@@ -52,8 +52,17 @@ def _pools(plan: Plan, root: str | None) -> Table:
 def _models(plan: Plan) -> Table:
     table = _table("Models", "model", "prefill", "decode", "shares")
     for model in plan.models:
-        table.add_row(model.name, model.prefill, model.decode, " + ".join(model.shares))
+        table.add_row(
+            model.name,
+            _with(model.prefill, model.prefill_adapter),
+            _with(model.decode, model.decode_adapter),
+            " + ".join(model.shares),
+        )
     return table
+
+
+def _with(pool: str, adapter: str | None) -> str:
+    return f"{pool} + {adapter}" if adapter else pool
 
 
 def _totals(plan: Plan) -> Table:
@@ -65,6 +74,11 @@ def _totals(plan: Plan) -> Table:
     ):
         table.add_row(what, _span(here), _span(dedicated), _span(saved))
     return table
+
+
+def _adapters(pool: PoolPlan) -> str:
+    number = len(pool.adapters)
+    return f" + {number} adapter{'s' if number > 1 else ''}" if number else ""
 
 
 def _domain(pool: PoolPlan) -> str:

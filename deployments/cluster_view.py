@@ -15,6 +15,7 @@ from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
 from heliostat.wire import Load, Role
+from router.catalog import ServedModel
 from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
 
@@ -39,11 +40,13 @@ class ServeClusterView:
     def __init__(
         self,
         spec: Spec,
+        models: Mapping[str, ServedModel],
         handles: Mapping[PoolKey, DeploymentHandle],
         board: TelemetryBoard,
         inbox_address: str,
     ) -> None:
-        self._spec = spec
+        """`models` are those that are served; its owner changes it as they come and go."""
+        self._models = models
         self._handles = handles
         self._board = board
         self._inbox_address = inbox_address
@@ -70,17 +73,28 @@ class ServeClusterView:
         """One pool, as calls to it see it."""
         return ViewedPool(self, (role, name))
 
+    def names(self, key: PoolKey) -> tuple[str, ...]:
+        """That pool's replicas, for all we know; the same tuple as long as they are the same."""
+        return self._names.get(key, ())
+
     def answers(self, key: PoolKey) -> bool:
         """Whether that pool has a replica, for all we know."""
         return self._problems[key] is None
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
-        return self._board.figures(self._names.get((role, pool), ()))
+        return self._board.figures(self.names((role, pool)))
+
+    def names(self, key: PoolKey) -> tuple[str, ...]:
+        """The replicas that answered, the same tuple as long as they are the same."""
+        return self._names.get(key, ())
 
     def unavailable(self, model: str) -> str | None:
-        route = self._spec.models[model]
-        return self._problems[Role.PREFILL, route.prefill] or self._problems[Role.DECODE, route.decode]
+        served = self._models.get(model)
+        if served is None:
+            return None  # removed a moment ago: that it does not exist is for admission to say
+        problems = (self._problems[role, served.model.pool(role)] for role in Role)
+        return next((problem for problem in problems if problem), None)
 
     def problem(self) -> str | None:
         return next((problem for problem in self._problems.values() if problem), None)
@@ -98,7 +112,7 @@ class ServeClusterView:
         return PoolStatus(
             role=role,
             name=name,
-            models=tuple(m for m, route in self._spec.models.items() if getattr(route, role) == name),
+            models=tuple(m for m, served in self._models.items() if served.model.pool(role) == name),
             replicas=tuple(replicas),
             problem=self._problems[key],
         )
@@ -157,6 +171,14 @@ class ViewedPool:
     @property
     def label(self) -> str:
         return _label(self.key)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.cluster.names(self.key)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.cluster.names(self.key)
 
     def answers(self) -> bool:
         return self.cluster.answers(self.key)

@@ -10,12 +10,12 @@ from typing import Protocol
 
 from heliostat.spec import Family, Pool, Transfer
 from heliostat.status import ReplicaStatus
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
 
 KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
 """Replica, prompt blocks that its engine keeps now, and those that it has dropped (`PrefixIndex.hashes`).
 
-Called on the replica's event loop, by prefill engines only.
+Called on the replica's event loop, by engines that cache prefixes.
 """
 
 
@@ -36,6 +36,11 @@ class EngineConfig:
     domain: str
     replica: str
     owner: str
+
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether the engine keeps blocks of prompts for the next one (rules 3, 4 and 8)."""
+        return self.role is Role.PREFILL or self.pool.icarus
 
     @property
     def pool_name(self) -> str:
@@ -67,6 +72,12 @@ class Engine(Protocol):
         Raises HandoffFailedError when the ticket's KV cannot be read. Closing the generator stops the
         computation and frees its KV.
         """
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Have an adapter in memory before its first request. Raises HeliostatError."""
+
+    async def drop_adapter(self, digest: str) -> None:
+        """No request will ask for this adapter any more."""
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch. True if there was any."""

@@ -49,9 +49,9 @@ class HandoffDesk:
         """The engine has started: learn where readers find its KV. Raises TransportError."""
         self._address = await asyncio.to_thread(self._client.address)
 
-    def new_params(self, prefix_digest: str, num_tokens: int) -> HandoffParams:
+    def new_params(self, domain: str, prefix_digest: str, num_tokens: int) -> HandoffParams:
         """What tells the engine to save a prompt's KV, under a name that is new."""
-        return HandoffParams(Direction.SAVE, uuid.uuid4().hex, self._config.domain, prefix_digest, num_tokens)
+        return HandoffParams(Direction.SAVE, uuid.uuid4().hex, domain, prefix_digest, num_tokens)
 
     async def share(self, prefix_digest: str) -> Ticket | None:
         """A ticket for KV that the store still holds: the same prompt, asked again, is not computed."""
@@ -62,43 +62,31 @@ class HandoffDesk:
         if header is None:
             self._kept.pop(prefix_digest, None)
             return None
-        return self._committed(
-            ticket_id, prefix_digest, header.num_tokens, header.num_blocks, header.num_bytes
-        )
+        params = HandoffParams(Direction.SAVE, ticket_id, header.domain, prefix_digest, header.num_tokens)
+        return self._committed(params, header.num_blocks, header.num_bytes)
 
     def commit(self, params: HandoffParams, record: CopyRecord) -> Ticket:
         """The KV is whole: its ticket."""
         self._kept[params.prefix_digest] = None
         while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
-        return self._committed(
-            params.ticket_id, params.prefix_digest, params.num_tokens, record.num_blocks, record.num_bytes
-        )
+        return self._committed(params, record.num_blocks, record.num_bytes)
 
     def announce(self, params: HandoffParams, announcement: Announcement) -> Ticket:
         """The last chunk has begun: a ticket whose KV is still on its way."""
-        ticket = self._committed(
-            params.ticket_id,
-            params.prefix_digest,
-            params.num_tokens,
-            announcement.num_blocks,
-            announcement.num_bytes,
-        )
+        ticket = self._committed(params, announcement.num_blocks, announcement.num_bytes)
         return replace(ticket, streamed=True)
 
-    def _committed(
-        self, ticket_id: str, prefix_digest: str, num_tokens: int, num_blocks: int, num_bytes: int
-    ) -> Ticket:
-        """All KV of a replica is of its own domain."""
+    def _committed(self, params: HandoffParams, num_blocks: int, num_bytes: int) -> Ticket:
         lease_s = self._config.transfer.lease_s
-        self._ledger.commit(ticket_id, self._config.domain, num_blocks, time.monotonic(), lease_s)
+        self._ledger.commit(params.ticket_id, params.domain, num_blocks, time.monotonic(), lease_s)
         return Ticket(
-            ticket_id=ticket_id,
+            ticket_id=params.ticket_id,
             transport=self._config.transfer.transport,
             address=self._address,
-            domain=self._config.domain,
-            prefix_digest=prefix_digest,
-            num_tokens=num_tokens,
+            domain=params.domain,
+            prefix_digest=params.prefix_digest,
+            num_tokens=params.num_tokens,
             num_blocks=num_blocks,
             num_bytes=num_bytes,
             owner=self._config.replica,

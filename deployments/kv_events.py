@@ -3,8 +3,11 @@
 vLLM names a block by its own hash and tells its tokens when it is stored; the router's index names 32 tokens
 by a hash chained from the KV domain (`PrefixIndex.hashes`). The engine publishes over a loopback socket.
 
-Not covered: the last, partly filled block of a prompt, of which vLLM knows nothing; adapters and salted
-blocks, whose KV another prompt with the same tokens cannot use; several cache groups (sliding windows).
+What an adapter wrote is of a domain of its own (its name there is its digest, `deployments.vllm_lora`),
+unless the base writes all KV (ICaRus): then no block is anybody's.
+
+Not covered: the last, partly filled block of a prompt, of which vLLM knows nothing; salted blocks, whose KV
+another prompt with the same tokens cannot use; several cache groups (sliding windows).
 """
 
 import asyncio
@@ -17,6 +20,7 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from heliostat.wire import Adapter, adapted_domain
 from router.prefix_index import BLOCK_TOKENS, first_link, next_link
 
 BlockHash = bytes | int
@@ -100,8 +104,10 @@ class Translator:
     place in a prompt is unknown, too.
     """
 
-    def __init__(self, domain: str, max_blocks: int = MAX_BLOCKS) -> None:
-        self._root = _Block(first_link(domain))
+    def __init__(self, domain: str, max_blocks: int = MAX_BLOCKS, one_writer: bool = False) -> None:
+        self._domain = domain
+        self._one_writer = one_writer
+        self._roots: dict[str, _Block] = {}
         self._max_blocks = max_blocks
         self._blocks: OrderedDict[BlockHash, _Block] = OrderedDict()
 
@@ -130,14 +136,15 @@ class Translator:
         return tuple(changed)
 
     def _stored(self, event: BlockStored, changed: dict[int, bool]) -> None:
-        if event.medium not in (None, OWN_MEDIUM) or event.group_idx or event.lora_name:
+        if event.medium not in (None, OWN_MEDIUM) or event.group_idx:
             return
-        if event.extra_keys is not None and any(event.extra_keys):
+        writer = "" if self._one_writer else event.lora_name or ""
+        if any(key != writer for keys in event.extra_keys or () for key in keys or ()):
             return
         size = event.block_size
         if len(event.token_ids) != len(event.block_hashes) * size:
             return
-        parent = self._parent(event.parent_block_hash)
+        parent = self._parent(event.parent_block_hash, writer)
         for number, block_hash in enumerate(event.block_hashes):
             if parent is None:
                 return
@@ -152,12 +159,19 @@ class Translator:
         while len(self._blocks) > self._max_blocks:
             _drop(self._blocks.popitem(last=False)[1], changed)
 
-    def _parent(self, block_hash: BlockHash | None) -> _Block | None:
+    def _parent(self, block_hash: BlockHash | None, writer: str) -> _Block | None:
         if block_hash is None:
-            return self._root
+            return self._root(writer)
         if block := self._blocks.get(block_hash):
             self._blocks.move_to_end(block_hash)
         return block
+
+    def _root(self, writer: str) -> _Block:
+        root = self._roots.get(writer)
+        if root is None:
+            adapter = Adapter(writer, "") if writer else None
+            root = self._roots[writer] = _Block(first_link(adapted_domain(self._domain, adapter)))
+        return root
 
     def _append(self, parent: _Block, token_ids: tuple[int, ...], changed: dict[int, bool]) -> _Block:
         tokens = parent.rest + token_ids
@@ -211,8 +225,10 @@ class KvEventReader:
     topic count: it is drawn anew for every engine, and whoever else can reach the port does not know it.
     """
 
-    def __init__(self, domain: str, on_kv: Callable[[Sequence[int], Sequence[int]], None]) -> None:
-        self._translator = Translator(domain)
+    def __init__(
+        self, domain: str, on_kv: Callable[[Sequence[int], Sequence[int]], None], one_writer: bool = False
+    ) -> None:
+        self._translator = Translator(domain, one_writer=one_writer)
         self._on_kv = on_kv
         self.topic = secrets.token_hex(16)
         self._context = zmq.asyncio.Context()

@@ -30,6 +30,10 @@ class PoolView(Protocol):
     def label(self) -> str:
         """`pool prefill.math`."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its replicas, the same tuple as long as they are the same."""
+
     def answers(self) -> bool:
         """Whether any of its replicas answered the last time they were asked."""
 
@@ -177,6 +181,13 @@ class ServeDecodePool:
         self._board = board
         self._inbox = inbox
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        names = self._pool.names
+        hashes = self._board.hashes(names, token_ids)
+        if not hashes:
+            return 0
+        return int(self._board.candidates(names, hashes, len(token_ids)).cached_tokens.max())
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         stream = self._inbox.open()

@@ -12,7 +12,7 @@ from deployments.engine_factory import create_engine, engine_config
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
+from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
@@ -53,6 +53,14 @@ class _Replica:
     async def status(self) -> ReplicaStatus:
         """The same for people, with what the handoffs cost."""
         return await self._engine.status(os.getpid())
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Have an adapter in memory before its first request. Raises HeliostatError."""
+        await self._engine.load_adapter(adapter)
+
+    async def drop_adapter(self, digest: str) -> None:
+        """No request will ask for this adapter any more."""
+        await self._engine.drop_adapter(digest)
 
     async def check_health(self) -> None:
         """Serve asks; the engine answers. Raises HeliostatError."""

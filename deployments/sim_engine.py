@@ -28,7 +28,7 @@ from deployments.sim_prefill import SimPrefill
 from deployments.sim_tokens import DEFAULT_VOCAB
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.status import ReplicaStatus
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
 from simulator.profile import Hardware, ReplicaTiming, replica_timing
 from simulator.timing import Scaled
 
@@ -104,6 +104,12 @@ class SimEngine:
 
     def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         return self._decode.decode(request)
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """There is nothing to load."""
+
+    async def drop_adapter(self, digest: str) -> None:
+        """Nor to drop."""
 
     async def release(self, ticket_id: str) -> bool:
         return self._prefill.release(ticket_id)

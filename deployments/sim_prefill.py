@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from deployments.engine import EngineConfig, KvListener
 from heliostat.errors import PrefillFailedError
-from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket
+from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket, adapted_domain
 from kvtransfer.handoff import digest_tokens
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 from router.step_clock import PrefillRate
@@ -51,7 +51,8 @@ class SimPrefill:
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Raises PrefillFailedError."""
-        blocks = self._names.hashes(self._config.domain, request.token_ids)
+        domain = adapted_domain(self._config.domain, request.adapter)
+        blocks = self._names.hashes(domain, request.token_ids)
         num_tokens = len(request.token_ids)
         with self._accepted(request.model, num_tokens - self._cached_tokens(blocks, num_tokens)):
             async with self._turn:
@@ -62,7 +63,7 @@ class SimPrefill:
                 cached = self._cached_tokens(blocks, num_tokens)
                 await self._compute(num_tokens - cached, num_tokens)
                 self._keep(blocks)
-        return PrefillResult(self._ticket(request), self.load(), cached, 0.0)
+        return PrefillResult(self._ticket(request, domain), self.load(), cached, 0.0)
 
     def _cached_tokens(self, blocks: Sequence[int], num_tokens: int) -> int:
         return min(self._space.matched(blocks) * BLOCK_TOKENS, num_tokens)
@@ -109,7 +110,7 @@ class SimPrefill:
             self._computing_tokens = 0
         self._rate.observe(uncached_tokens, (now() - begin) * 1e3)
 
-    def _ticket(self, request: PrefillRequest) -> Ticket:
+    def _ticket(self, request: PrefillRequest, domain: str) -> Ticket:
         self._tickets += 1
         ticket_id = f"{self._config.owner}-{self._tickets}"
         num_tokens = len(request.token_ids)
@@ -118,8 +119,8 @@ class SimPrefill:
             ticket_id=ticket_id,
             transport=self._config.transfer.transport,
             address=self._config.replica,
-            domain=self._config.domain,
-            prefix_digest=digest_tokens(request.token_ids),
+            domain=domain,
+            prefix_digest=digest_tokens(request.token_ids, domain),
             num_tokens=num_tokens,
             num_blocks=-(-num_tokens // BLOCK_TOKENS),
             num_bytes=num_tokens * self._kv_bytes_per_token,

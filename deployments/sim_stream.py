@@ -68,7 +68,10 @@ def open_stream(config: EngineConfig, timed: ReplicaTiming, request: DecodeReque
     if ticket is None:
         if len(prompt) > 1:
             raise HandoffFailedError(f"{replica}: a prompt of several tokens needs a ticket")
-    elif ticket.num_tokens != len(prompt) - 1 or ticket.prefix_digest != digest_tokens(prompt[:-1]):
+    elif (ticket.num_tokens, ticket.prefix_digest) != (
+        len(prompt) - 1,
+        digest_tokens(prompt[:-1], ticket.domain),
+    ):
         raise HandoffFailedError(f"ticket {ticket.ticket_id} stands for the KV of another prompt")
     elif ticket.expires_at_s < now_s:
         raise HandoffFailedError(f"{replica}: the lease of ticket {ticket.ticket_id} has ended")

@@ -5,9 +5,10 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.engine import EngineConfig
 from deployments.kv_events import KvEventReader
+from deployments.vllm_lora import lora_args
 from heliostat.spec import Connector
 from heliostat.wire import Role
-from kvtransfer.connector import CONNECTOR_NAME, OWNER_CONFIG, TRANSFER_CONFIG
+from kvtransfer.connector import CONNECTOR_NAME, ONE_WRITER_CONFIG, OWNER_CONFIG, TRANSFER_CONFIG
 
 CPU_KV_CACHE_GIB = 1.0
 
@@ -31,10 +32,12 @@ def engine_args(config: EngineConfig, reader: KvEventReader | None = None) -> As
         **({"block_size": config.family.block_size} if config.family.block_size else {}),
         **({"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if kv_cache_gib else {}),
         **({"kv_events_config": _kv_events_config(reader)} if reader else {}),
+        **lora_args(config.pool),
         **config.pool.engine_args,
-        # One module writes all KV of a prefill engine, so its prefix cache is exact. A decode engine
-        # holds KV of several writers, and its own blocks must not reach a next turn (rules 3 and 4).
-        "enable_prefix_caching": config.role is Role.PREFILL,
+        # Blocks of a prefill engine are keyed by who wrote them (its weights, or an adapter), so its prefix
+        # cache is exact. A decode engine holds KV of several writers, and its own blocks must not reach a
+        # next turn (rules 3 and 4); but for ICaRus, where the base writes everything (rule 8).
+        "enable_prefix_caching": config.caches_prefixes,
         "disable_log_stats": False,
         "kv_transfer_config": _kv_transfer_config(config),
     }
@@ -60,6 +63,7 @@ def _kv_transfer_config(config: EngineConfig) -> KVTransferConfig:
         config={
             TRANSFER_CONFIG: config.transfer.model_dump(mode="json", exclude={"connector"}),
             OWNER_CONFIG: config.owner,
+            ONE_WRITER_CONFIG: config.pool.icarus,
         },
     )
     connector = config.transfer.connector or ours

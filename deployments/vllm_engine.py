@@ -1,6 +1,6 @@
 """The vLLM engine of a replica: the one file of `deployments` that drives `AsyncLLM` (vLLM 0.32).
 
-Not covered: LoRA adapters, multimodal prompts, prompt embeddings.
+Not covered: multimodal prompts, prompt embeddings.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import psutil
 from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -28,6 +29,7 @@ from deployments.kv_events import KvEventReader
 from deployments.telemetry import EngineTelemetry
 from deployments.vllm_args import engine_args
 from deployments.vllm_decode import decode_sampling, delta
+from deployments.vllm_lora import EngineAdapters
 from heliostat.errors import (
     EngineStartError,
     HandoffFailedError,
@@ -40,6 +42,7 @@ from heliostat.errors import (
 from heliostat.spec import Connector
 from heliostat.status import ReplicaStatus
 from heliostat.wire import (
+    Adapter,
     DecodeRequest,
     Load,
     PrefillRequest,
@@ -47,6 +50,7 @@ from heliostat.wire import (
     Role,
     Ticket,
     TokenFrame,
+    adapted_domain,
 )
 from kvtransfer.handoff import Announcement, CopyRecord, HandoffParams, digest_tokens
 from kvtransfer.owner import OwnerFolder
@@ -76,10 +80,12 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._leftovers: OwnerFolder | None = None
         self._kv_events: KvEventReader | None = None
+        self._adapters = EngineAdapters(config, on_kv)
 
     async def start(self) -> None:
-        if self._on_kv is not None and self._config.role is Role.PREFILL:
-            self._kv_events = KvEventReader(self._config.domain, partial(self._on_kv, self._config.replica))
+        if self._on_kv is not None and self._config.caches_prefixes:
+            on_kv = partial(self._on_kv, self._config.replica)
+            self._kv_events = KvEventReader(self._config.domain, on_kv, self._config.pool.icarus)
             self._kv_events.start()
         with self._log.redirect():
             try:
@@ -91,8 +97,16 @@ class VllmEngine:
                 raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
         self._leftovers = OwnerFolder(self._config.transfer, uuid.uuid4().hex)
         self._leftovers.note_segments([os.getpid(), *_descendants()])
+        await self._adapters.open(self.llm, str(self._log.path))
         if self._config.role is Role.PREFILL and self._connector is None:
             await self._desk.open()
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        async with self._adapters.use(adapter, HeliostatError):
+            pass
+
+    async def drop_adapter(self, digest: str) -> None:
+        await self._adapters.drop(digest)
 
     @property
     def llm(self) -> AsyncLLM:
@@ -109,7 +123,8 @@ class VllmEngine:
         if self._connector is not None:
             return await self._prefill_raw(request, self._connector)
         num_tokens = len(request.token_ids)
-        digest = digest_tokens(request.token_ids)
+        domain = adapted_domain(self._config.domain, request.adapter)
+        digest = digest_tokens(request.token_ids, domain)
         self._queued_prompt_tokens += num_tokens
         try:
             while True:
@@ -120,7 +135,9 @@ class VllmEngine:
                     continue
                 done = self._computing[digest] = asyncio.Event()
                 try:
-                    return await self._compute(request, self._desk.new_params(digest, num_tokens), announce)
+                    return await self._compute(
+                        request, self._desk.new_params(domain, digest, num_tokens), announce
+                    )
                 except NoSpaceError as error:
                     no_room = error
                 finally:
@@ -218,11 +235,13 @@ class VllmEngine:
             extra_args={"kv_transfer_params": dict(kv_transfer_params)},
         )
         last = None
-        with self._engine_errors(PrefillFailedError):
-            async for output in self.llm.generate(
-                tokens_input(list(request.token_ids)), sampling, request.request_id
-            ):
-                last = output
+        prompt = tokens_input(list(request.token_ids))
+        async with self._adapters.use(request.adapter, PrefillFailedError) as lora:
+            with self._engine_errors(PrefillFailedError):
+                async for output in self.llm.generate(
+                    prompt, sampling, request.request_id, lora_request=lora
+                ):
+                    last = output
         return last
 
     @contextmanager
@@ -241,30 +260,37 @@ class VllmEngine:
             ticket = None  # nothing of it is ours to check, to book or to release
         elif ticket is not None:
             self._check_ticket(ticket, request)
-        elif len(request.token_ids) > 1:
+        elif len(request.token_ids) > 1 and not self._config.pool.icarus:
             raise HandoffFailedError(f"{self._config.replica}: a prompt of several tokens needs a ticket")
         sampling = decode_sampling(request)
         self._shares[request.model] += 1
         if ticket is not None:
             self._desk.admit(ticket)
         try:
-            with self._engine_errors(HandoffFailedError):
-                async with aclosing(self._frames(request, ticket, sampling)) as frames:
-                    async for frame in frames:
-                        yield frame
+            async with self._adapters.use(request.adapter, HandoffFailedError) as lora:
+                with self._engine_errors(HandoffFailedError):
+                    async with aclosing(self._frames(request, ticket, sampling, lora)) as frames:
+                        async for frame in frames:
+                            yield frame
         finally:
             self._shares[request.model] -= 1
             if ticket is not None:
                 self._desk.done(ticket)
 
     async def _frames(
-        self, request: DecodeRequest, ticket: Ticket | None, sampling: SamplingParams
+        self,
+        request: DecodeRequest,
+        ticket: Ticket | None,
+        sampling: SamplingParams,
+        lora: LoRARequest | None,
     ) -> AsyncGenerator[TokenFrame, None]:
         unread = set(range(sampling.n)) if ticket is not None else set()
         # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
         # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
         token_ids = [*request.token_ids, *request.generated]
-        async for output in self.llm.generate(tokens_input(token_ids), sampling, request.request_id):
+        async for output in self.llm.generate(
+            tokens_input(token_ids), sampling, request.request_id, lora_request=lora
+        ):
             if any(sequence.finish_reason == "error" for sequence in output.outputs):
                 raise self._failure(ticket)
             load_ms = None
@@ -279,9 +305,8 @@ class VllmEngine:
             yield TokenFrame(tuple(map(delta, output.outputs)), output.finished, self.load(), load_ms)
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
-        if ticket.num_tokens != len(request.token_ids) - 1 or ticket.prefix_digest != digest_tokens(
-            request.token_ids[:-1]
-        ):
+        digest = digest_tokens(request.token_ids[:-1], ticket.domain)
+        if ticket.num_tokens != len(request.token_ids) - 1 or ticket.prefix_digest != digest:
             raise HandoffFailedError(f"ticket {ticket.ticket_id} stands for the KV of another prompt")
 
     def _failure(self, ticket: Ticket | None) -> HandoffFailedError:
@@ -310,7 +335,7 @@ class VllmEngine:
             step=self._telemetry.step.step,
             prefill_tokens_per_s=self._telemetry.prefill_rate.tokens_per_s,
             shares=tuple((model, count) for model, count in self._shares.items() if count),
-            domain=self._config.domain if self._config.role is Role.PREFILL else "",
+            domain=self._config.domain if self._config.caches_prefixes else "",
         )
 
     async def check_health(self) -> None:

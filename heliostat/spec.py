@@ -110,10 +110,37 @@ class SimTiming(_Frozen):
     kv_tokens: int = Field(default=1_000_000, gt=0, description="Tokens of KV that one replica holds.")
 
 
+class Lora(_Frozen):
+    """Room for adapters in one replica."""
+
+    rank: int | None = Field(
+        default=None, ge=1, description="The largest that fits; null: that of the listed adapters, else 16."
+    )
+    slots: int = Field(default=8, ge=1, description="Different adapters in one batch (vLLM's max_loras).")
+    kept: int = Field(
+        default=256, ge=1, description="Adapters kept in memory; the longest unused is loaded again."
+    )
+
+
 class Pool(_Frozen):
-    """A pool: replicas that host the same module in one role."""
+    """A pool: replicas that host the same module, or the same base plus adapters, in one role."""
 
     weights: str = Field(description="A directory (relative to the spec file), or a hub name `org/model`.")
+    adapters: dict[Name, str] = Field(
+        default_factory=dict, description="LoRA adapters of `weights`, by name: directories or hub names."
+    )
+    lora: Lora | None = Field(
+        default=None, description="Room for adapters; null: the defaults where `adapters` are listed."
+    )
+    icarus: bool = Field(
+        default=False,
+        description="Decode: the base writes all KV, adapters only read it, so that all models share it.",
+    )
+    local_prefill_tokens: int = Field(
+        default=256,
+        ge=0,
+        description="Decode with `icarus`: so many tokens beyond its cache a replica computes by itself.",
+    )
     replicas: Replicas = Replicas()
     gpus: int = Field(default=1, ge=0, description="GPUs of one replica; above 1 is tensor parallelism.")
     cpus: float = Field(default=1.0, ge=0, description="CPU cores that Ray sets aside for one replica.")
@@ -140,6 +167,11 @@ class Pool(_Frozen):
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
 
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether its replicas make room for adapters, listed or added later."""
+        return bool(self.adapters) or self.lora is not None or self.icarus
+
 
 class Limits(_Frozen):
     """What one model may take of the pools that it shares; null means no limit.
@@ -160,11 +192,28 @@ class Limits(_Frozen):
 
 
 class Model(_Frozen):
-    """What a client names: a prefill module and a decode module, by the names of their pools."""
+    """What a client names: a prefill module and a decode module, by the names of their pools and adapters."""
 
     prefill: Name
     decode: Name
+    prefill_adapter: Name | None = Field(
+        default=None, description="One of the prefill pool's adapters; null: its weights alone."
+    )
+    decode_adapter: Name | None = Field(
+        default=None, description="One of the decode pool's adapters; null: its weights alone."
+    )
+    untrained_pair: bool = Field(
+        default=False, description="Serve modules together that were not trained for each other."
+    )
     limits: Limits = Limits()
+
+    def pool(self, role: Role) -> str:
+        """The pool of its module in that role."""
+        return self.prefill if role is Role.PREFILL else self.decode
+
+    def adapter(self, role: Role) -> str | None:
+        """The adapter in that pool, if any."""
+        return self.prefill_adapter if role is Role.PREFILL else self.decode_adapter
 
 
 class Router(_Frozen):
@@ -176,6 +225,9 @@ class Router(_Frozen):
     )
     first_token_s: float = Field(default=60.0, gt=0, description="A leg without its first token is failed.")
     idle_s: float = Field(default=30.0, gt=0, description="A stream without a token for so long is failed.")
+    model_changes: bool = Field(
+        default=False, description="Whether `heliostat models add` and `remove` may change the models."
+    )
 
 
 class Spec(_Frozen):

@@ -43,7 +43,7 @@ def _build(document: Document, folder: Path) -> tuple[Spec | None, list[Problem]
         wanted = "a spec holds `family`, `prefill`, `decode` and `models`"
         return None, document.problems or [Problem(1, (), f"{wanted}, found {show(root)}")]
     problems = document.problems + _missing_pools(document, root) + _resolve_weights(document, root, folder)
-    problems += _resolve_calibrations(document, root, folder)
+    problems += _missing_adapters(document, root) + _resolve_calibrations(document, root, folder)
     try:
         return Spec.model_validate(root), problems
     except ValidationError as error:
@@ -79,12 +79,36 @@ def _missing_pools(document: Document, root: JsonValue) -> list[Problem]:
     return problems
 
 
+def _missing_adapters(document: Document, root: JsonValue) -> list[Problem]:
+    """Models that name an adapter which their pool does not list."""
+    problems = []
+    models = _section(root, "models")
+    for name in models:
+        for role in Role:
+            model = _section(models, name)
+            adapter, pool = model.get(f"{role}_adapter"), model.get(role.value)
+            if not isinstance(adapter, str) or not isinstance(pool, str):
+                continue
+            section = _section(_section(root, role.value), pool)
+            adapters = _section(section, "adapters")
+            if section and adapter not in adapters:
+                path = ("models", name, f"{role}_adapter")
+                hint = did_you_mean(adapter, adapters, "adapters") if adapters else "list it under `adapters`"
+                message = f"{role}.{pool} has no adapter {show(adapter)}; {hint}"
+                problems.append(Problem(document.line(path), path, message))
+    return problems
+
+
 def _resolve_weights(document: Document, root: JsonValue, folder: Path) -> list[Problem]:
     """Put absolute directories in the place of local weights; returns what is wrong with any of them."""
     holders: list[tuple[dict[str, JsonValue], KeyPath]] = [(_section(root, "family"), ("family", "base"))]
     for role in Role:
         pools = _section(root, role.value)
-        holders += [(_section(pools, name), (role.value, name, "weights")) for name in pools]
+        for name in pools:
+            pool = _section(pools, name)
+            holders.append((pool, (role.value, name, "weights")))
+            adapters = _section(pool, "adapters")
+            holders += [(adapters, (role.value, name, "adapters", adapter)) for adapter in adapters]
     problems = []
     for section, path in holders:
         key = str(path[-1])
@@ -93,7 +117,8 @@ def _resolve_weights(document: Document, root: JsonValue, folder: Path) -> list[
             continue
         directory = _local_directory(value, folder)
         section[key] = directory or value
-        if complaint := _complaint(value, Path(directory) if directory else None):
+        adapter = "adapters" in path[2:3]
+        if complaint := _complaint(value, Path(directory) if directory else None, adapter):
             problems.append(Problem(document.line(path), path, complaint))
     return problems
 
@@ -126,8 +151,8 @@ def _local_directory(value: str, folder: Path) -> str | None:
     return os.path.abspath(folder / os.path.expanduser(value))
 
 
-def _complaint(value: str, directory: Path | None) -> str | None:
-    """What is wrong with a `weights`, and what to do about it."""
+def _complaint(value: str, directory: Path | None, adapter: bool = False) -> str | None:
+    """What is wrong with a `weights` or an adapter, and what to do about it."""
     if directory is None:
         if _HUB_NAME.fullmatch(value):
             return None
@@ -136,6 +161,8 @@ def _complaint(value: str, directory: Path | None) -> str | None:
         near = nearest(directory.name, (entry.name for entry in directory.parent.glob("*/")))
         remedy = f"did you mean `{near}`?" if near else "correct the path (it is relative to this file)"
         return f"{show(value)}: no directory {directory}; {remedy}"
-    if not (directory / "config.json").is_file():
+    if adapter and not (directory / "adapter_config.json").is_file():
+        return f"{show(value)}: {directory} has no adapter_config.json; name a LoRA adapter as PEFT writes it"
+    if not adapter and not (directory / "config.json").is_file():
         return f"{show(value)}: {directory} has no config.json; name a Hugging Face checkpoint"
     return None

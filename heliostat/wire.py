@@ -17,6 +17,19 @@ class Role(StrEnum):
     DECODE = "decode"
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter as replicas know it: a digest of its weights and settings, and where it is."""
+
+    digest: str
+    path: str
+
+
+def adapted_domain(domain: str, adapter: Adapter | None) -> str:
+    """The KV domain of a prefill module: that of its weights, told apart by its adapter (rule 3)."""
+    return f"{domain}+{adapter.digest}" if domain and adapter else domain
+
+
 # Made, compared and sent for every token of every stream, and at every beat: msgspec's structs take a
 # fraction of what frozen dataclasses do.
 
@@ -97,6 +110,7 @@ class PrefillRequest:
     """Replicas on which this request has failed; the next best is asked, unless there is none."""
     session: str = ""
     """What the client calls the conversation; policies may keep one together."""
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,8 @@ class PrefillResult:
 class DecodeRequest:
     """Run x_N and everything after it over the ticket's KV; `token_ids` is the whole prompt x_1 … x_N.
 
-    `ticket` is None only for a prompt of one token, for which there is nothing to prefill (rule 1).
+    `ticket` is None for a prompt of one token, for which there is nothing to prefill (rule 1), and in an
+    ICaRus pool where the replica writes what its own cache lacks: its base is the writer (rule 8).
     """
 
     request_id: str
@@ -130,6 +145,7 @@ class DecodeRequest:
     avoid: frozenset[str] = frozenset()
     session: str = ""
     """Both as in `PrefillRequest`."""
+    adapter: Adapter | None = None
     reply_to: str = ""
     """Address of the router's inbox, to which token frames go (`router.channel`)."""
 

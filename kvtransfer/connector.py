@@ -48,6 +48,8 @@ TRANSFER_CONFIG = "transfer"
 """The key in `kv_connector_extra_config` under which the spec's transfer section arrives."""
 OWNER_CONFIG = "owner"
 """The key for the id of the replica's store."""
+ONE_WRITER_CONFIG = "one_writer"
+"""The key that says whether this engine's base is the prefill module, and writes all KV (ICaRus)."""
 
 BACKGROUND_BYTES = 8 * 2**20
 """From this size on, a load does not hold up the batch; below, parking the request costs more steps."""
@@ -113,6 +115,7 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
         self._produces: bool = config.is_kv_producer
         self._transfer = Transfer.model_validate(config.kv_connector_extra_config[TRANSFER_CONFIG])
         self._owner_id = str(config.kv_connector_extra_config[OWNER_CONFIG])
+        self._one_writer = bool(config.kv_connector_extra_config.get(ONE_WRITER_CONFIG))
         self._block_size: int = vllm_config.cache_config.block_size
         self._chunk_tokens: int = vllm_config.scheduler_config.max_num_batched_tokens
         # Scheduler's half.
@@ -152,7 +155,7 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
             copy = replace(whole, first_block=first, block_ids=all_blocks[first:])
             self._loaded[request.request_id] = whole
             (self._meta.background_loads if _in_background(params) else self._meta.loads).append(copy)
-        elif request.num_computed_tokens < params.num_tokens:
+        elif request.num_computed_tokens < params.num_tokens and not self._one_writer:
             # vLLM drops the connector's count for requests that skip the prefix cache
             # (prompt_logprobs does it) and would compute the prompt with the decode module.
             self._meta.refusals.append(whole)

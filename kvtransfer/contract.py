@@ -34,11 +34,12 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One checkpoint: where it is, its contract, and a digest of its weights."""
+    """One checkpoint: where it is, its contract, a digest of its weights, and how they are quantized."""
 
     path: Path
     contract: Contract
     weights: str
+    quantization: str = ""
 
 
 def read_module(path: Path) -> Module:
@@ -65,7 +66,13 @@ def read_module(path: Path) -> Module:
             tokenizer=_digest_file(path / "tokenizer.json"),
         ),
         weights=digest_weights(path),
+        quantization=_quantization(config),
     )
+
+
+def _quantization(config: Mapping[str, object]) -> str:
+    settings = config.get("quantization_config")
+    return str(settings.get("quant_method", "unknown")) if isinstance(settings, dict) else ""
 
 
 def check_contract(left: str, left_contract: Contract, right: str, right_contract: Contract) -> None:
@@ -92,7 +99,7 @@ def digest_weights(path: Path) -> str:
     """One digest over all safetensors files of a checkpoint, by content, whatever their names."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        raise HeliostatError(f"{path}: no *.safetensors file; Heliostat reads safetensors checkpoints")
+        raise HeliostatError(f"{path}: no *.safetensors file; Heliostat reads safetensors only")
     digests = sorted(_digest_file(file) for file in files)
     return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 

@@ -91,6 +91,10 @@ class CopyRecord:
     failure: str | None = None
 
 
-def digest_tokens(token_ids: Sequence[int]) -> str:
-    """Commits to x_1 … x_{N-1}; 128 bits of BLAKE2b over little-endian 32-bit ids."""
-    return hashlib.blake2b(array("I", token_ids).tobytes(), digest_size=16).hexdigest()
+def digest_tokens(token_ids: Sequence[int], domain: str) -> str:
+    """Commits to x_1 … x_{N-1} and to who wrote their KV; 128 bits of BLAKE2b over little-endian 32-bit ids.
+
+    One replica may hold the KV of one prompt several times: as its base wrote it, and as adapters did.
+    """
+    key = hashlib.blake2b(domain.encode(), digest_size=16).digest()
+    return hashlib.blake2b(array("I", token_ids).tobytes(), digest_size=16, key=key).hexdigest()

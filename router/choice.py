@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from heliostat.wire import DecodeRequest, PrefillRequest
+from heliostat.wire import Adapter, DecodeRequest, PrefillRequest
 from router.policy import LegRequest, Policy
+from router.prefix_index import adapter_name
 from router.telemetry import TelemetryBoard
 
 DEFAULT_OUTPUT = 256
@@ -42,12 +43,21 @@ class Chooser:
         if leg is None:
             candidates = self._board.candidates(replicas)
             return self._policy.rank(candidates, LegRequest(0, draw=self._draw())).indices
-        # A decode pool holds no prompts: its replicas read them.
-        hashes = self._board.hashes(replicas, leg.token_ids) if isinstance(leg, PrefillRequest) else ()
+        # What a decode replica holds was written by the base, whatever adapter reads it (rule 8).
+        writer = leg.adapter if isinstance(leg, PrefillRequest) else None
+        hashes = self._board.hashes(replicas, leg.token_ids, writer)
         num_tokens, output = leg_tokens(leg)
         session = leg.session or f"{leg.model}:{hash(leg.token_ids[:SESSION_TOKENS])}"
         return self.place(
-            replicas, call_id, leg.request_id, num_tokens, output, hashes, session=session, avoid=leg.avoid
+            replicas,
+            call_id,
+            leg.request_id,
+            num_tokens,
+            output,
+            hashes,
+            session=session,
+            avoid=leg.avoid,
+            adapter=leg.adapter,
         )
 
     def place(
@@ -61,18 +71,28 @@ class Chooser:
         *,
         session: str = "",
         avoid: frozenset[str] = frozenset(),
+        adapter: Adapter | None = None,
     ) -> tuple[int, ...]:
         """`choose` for a leg in numbers: tokens of its prompt, tokens expected of it, names of its blocks."""
-        candidates = self._board.candidates(replicas, hashes, num_tokens)
-        ranking = self._policy.rank(
-            candidates,
-            LegRequest(num_tokens, output, session, self._draw(), avoid, self._tpot_target_ms, self._share),
+        candidates = self._board.candidates(replicas, hashes, num_tokens, adapter)
+        request = LegRequest(
+            num_tokens,
+            output,
+            session,
+            self._draw(),
+            avoid,
+            self._tpot_target_ms,
+            self._share,
+            reuses=bool(hashes and output),
         )
+        ranking = self._policy.rank(candidates, request)
         if ranking.indices:
             best = ranking.indices[0]
             new_tokens = num_tokens - int(candidates.cached_tokens[best])
             self._board.chosen(call_id, leg_id, replicas[best], new_tokens, num_tokens + output)
             self._board.holds(replicas[best], hashes)
+            if adapter is not None:
+                self._board.holds(replicas[best], (adapter_name(adapter.digest),))
         return ranking.indices
 
     def sent(self, replica: str, call_id: str, leg: Leg) -> None:

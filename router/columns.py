@@ -42,8 +42,11 @@ def reading(load: Load, now: float) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-def candidates(table: Table, names: tuple[str, ...], cached: Figure, now: float) -> Candidates:
-    """A pool's rows as policies read them. `cached` counts the prompt's tokens cached, per replica."""
+def candidates(
+    table: Table, names: tuple[str, ...], cached: Figure, now: float, adapter_ms: Figure | float = 0.0
+) -> Candidates:
+    """A pool's rows as policies read them. `cached` counts the prompt's tokens cached, per replica,
+    `adapter_ms` is what the request's adapter costs there."""
     running, waiting = _requests(table)
     own_tokens, since_tokens = table[OWN_TOKENS], table[SINCE_TOKENS]
     return Candidates(
@@ -63,6 +66,7 @@ def candidates(table: Table, names: tuple[str, ...], cached: Figure, now: float)
         in_flight=table[OWN],
         age_s=now - table[OBSERVED_AT],
         resting=table[OPEN_UNTIL] > now,
+        adapter_ms=adapter_ms,
     )
 
 

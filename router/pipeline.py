@@ -25,7 +25,7 @@ from heliostat.errors import (
     RequestError,
     UnknownModelError,
 )
-from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from heliostat.wire import Adapter, DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.door import Admission, Book
 from router.trace import Trace
@@ -50,6 +50,9 @@ class PrefillPool(Protocol):
 class DecodePool(Protocol):
     """A decode pool as the pipeline sees it."""
 
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        """Tokens of a prompt, from its first on, whose KV a replica of the pool has kept, to the block."""
+
     def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
 
@@ -62,6 +65,10 @@ class Route:
     decode: DecodePool
     whole_prompt: bool = False
     """Whether prefills get x_N, too (`heliostat.spec.Connector`)."""
+    prefill_adapter: Adapter | None = None
+    decode_adapter: Adapter | None = None
+    local_prefill_tokens: int | None = None
+    """In an ICaRus pool, what a decode replica may compute of a prompt by itself; None elsewhere (rule 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +212,7 @@ class Pipeline:
                 expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
                 avoid=frozenset(progress.avoid),
                 session=request.session,
+                adapter=route.decode_adapter,
             )
             try:
                 async with aclosing(route.decode.decode(leg)) as frames:
@@ -227,8 +235,13 @@ class Pipeline:
     async def _prefill(
         self, route: Route, request: GenerateRequest, progress: _Progress
     ) -> AsyncGenerator[Ticket | None, None]:
-        """The ticket of x_1 … x_{N-1}; None for a prompt of one token, which has nothing to prefill."""
-        if len(request.token_ids) == 1:
+        """The ticket of x_1 … x_{N-1}; None for a prompt of one token, which has nothing to prefill.
+
+        None as well where the decode pool's base is the prefill module (ICaRus, rule 8) and a replica there
+        has kept all but a short end of the prompt, generated tokens among it: nothing is prefilled twice.
+        A second attempt goes the long way, whatever the first one believed to be there.
+        """
+        if len(request.token_ids) == 1 or (not progress.avoid and self._continues(route, request)):
             yield None
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
@@ -238,6 +251,7 @@ class Pipeline:
             ids,
             frozenset(progress.avoid),
             request.session,
+            route.prefill_adapter,
         )
         if not self._early:
             yield self._noted(request.trace, await route.prefill.prefill(leg))
@@ -251,6 +265,16 @@ class Pipeline:
             finally:
                 rest.cancel()
                 await asyncio.wait({rest})
+
+    @staticmethod
+    def _continues(route: Route, request: GenerateRequest) -> bool:
+        if route.local_prefill_tokens is None:
+            return False
+        held = route.decode.held_tokens(request.token_ids)
+        if len(request.token_ids) - held > route.local_prefill_tokens:
+            return False
+        request.trace.cached_tokens = held
+        return True
 
     async def _drain(self, trace: Trace, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""

@@ -23,6 +23,11 @@ def first_link(domain: str) -> int:
     return int.from_bytes(hashlib.blake2b(domain.encode(), digest_size=7).digest(), "little")
 
 
+def adapter_name(digest: str) -> int:
+    """What stands for an adapter among the blocks: a replica that holds it need not load it."""
+    return first_link(f"adapter {digest}")
+
+
 def next_link(parent: int, tokens: tuple[int, ...]) -> int:
     """The hash of a block of these tokens behind the block `parent`."""
     return hash((parent, tokens))

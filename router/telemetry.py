@@ -14,15 +14,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from heliostat.wire import Load
+from heliostat.wire import Adapter, Load, adapted_domain
 from router import columns
 from router.circuit import CircuitBreaker
 from router.columns import OPEN_UNTIL, OWN, SINCE
 from router.policy.base import Candidates
 from router.pool_figures import PoolFigures
-from router.prefix_index import BLOCK_TOKENS, PrefixIndex
+from router.prefix_index import BLOCK_TOKENS, PrefixIndex, adapter_name
 
 PREFIX_BLOCKS = 1_000_000
+ADAPTER_MS = 50.0
+"""What it takes to load an adapter that is not in a replica's memory: tens of MB from the page cache."""
+
 MAX_ROWS = 4096
 """Row numbers are given out once, because the index may remember them; after so many it starts anew."""
 
@@ -209,13 +212,22 @@ class TelemetryBoard:
 
     # What policies and admission read.
 
-    def hashes(self, replicas: tuple[str, ...], token_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """A prompt's blocks in the KV domain that these replicas write; none before it is known."""
-        domain = self._resolve(replicas).domain
+    def hashes(
+        self, replicas: tuple[str, ...], token_ids: tuple[int, ...], adapter: Adapter | None = None
+    ) -> tuple[int, ...]:
+        """A prompt's blocks in the KV domain that these replicas write, with the adapter if there is one.
+
+        None before the domain is known, and none for a pool that keeps no prompts.
+        """
+        domain = adapted_domain(self._resolve(replicas).domain, adapter)
         return self.index.hashes(domain, token_ids) if domain and self.index.max_blocks else ()
 
     def candidates(
-        self, replicas: tuple[str, ...], hashes: Sequence[int] = (), num_tokens: int = 0
+        self,
+        replicas: tuple[str, ...],
+        hashes: Sequence[int] = (),
+        num_tokens: int = 0,
+        adapter: Adapter | None = None,
     ) -> Candidates:
         """What a policy needs for a prompt, in the order of `replicas`.
 
@@ -228,8 +240,13 @@ class TelemetryBoard:
             cached = np.minimum(depths * self.index.block_size, num_tokens)
         else:
             cached = np.zeros(len(rows))
+        adapter_ms: float | NDArray[np.float64] = 0.0
+        if adapter is not None:
+            with self._lock:
+                adapter_ms = ADAPTER_MS * (1.0 - self.index.depths((adapter_name(adapter.digest),), rows))
         # "clip" is numpy's fast path; all rows are in the table.
-        return columns.candidates(self._table.take(rows, axis=1, mode="clip"), replicas, cached, now)
+        table = self._table.take(rows, axis=1, mode="clip")
+        return columns.candidates(table, replicas, cached, now, adapter_ms)
 
     def figures(self, replicas: Iterable[str]) -> PoolFigures:
         """The pool of these replicas, for admission."""

@@ -28,7 +28,8 @@ class Candidates:
     Counts are the last report, corrected by what this router has sent there and not seen end. Tokens are
     prompt tokens to compute (`queued_tokens`), or KV (`context_tokens` of running requests,
     `free_kv_tokens` of `kv_tokens`); `cached_tokens` of the request's prompt need not be computed there;
-    `prefill_rate` is tokens/ms. Limits, rates and step times are 0 while unknown, headroom then infinite.
+    `prefill_rate` is tokens/ms; `adapter_ms` is what loading the request's adapter
+    costs. Limits, rates and step times are 0 while unknown, headroom then infinite.
     """
 
     names: tuple[str, ...]
@@ -47,6 +48,7 @@ class Candidates:
     in_flight: Column
     age_s: Column
     resting: NDArray[np.bool_]
+    adapter_ms: Column | float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class LegRequest:
 
     `draw` in [0, 1) decides between equals, and is all the randomness there is. `session` is what
     belongs together for `sticky_session`. Replicas to `avoid` come last. `share` is the part of the
-    candidates that is looked at, another part for every draw (`outside`).
+    candidates that is looked at, another part for every draw (`outside`). `reuses`: a decode replica computes
+    what it has not cached of the prompt (ICaRus).
     """
 
     num_tokens: int
@@ -65,6 +68,7 @@ class LegRequest:
     avoid: frozenset[str] = frozenset()
     tpot_target_ms: float = 0.0
     share: float = 1.0
+    reuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

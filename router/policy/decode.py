@@ -20,6 +20,7 @@ class MarginalLatency:
         wait for a slot and for KV headroom
       + expected output * TPOT(b+1)              what it takes itself
       + b * (TPOT(b+1) - TPOT(b)) * output left  what it takes from the b others
+      + loading its adapter, and (ICaRus) computing what is not cached of its prompt
 
     Milliseconds beyond the target count several times, the request's own and the others' alike: else replicas
     would sort themselves into fast ones with few long contexts and slow ones with many short ones.
@@ -41,7 +42,9 @@ class MarginalLatency:
         then = step.at(running + 1, context + request.num_tokens + output / 2)
         waits = _wait(candidates, request.num_tokens + output, output * now)
         others = running * (then - now) * (output / 2)
-        costs = waits + output * then + others
+        costs = waits + output * then + others + candidates.adapter_ms
+        if request.reuses:
+            costs = costs + step.rows(request.num_tokens - candidates.cached_tokens)
         if request.tpot_target_ms > 0:
             limit = NEAR_TARGET * request.tpot_target_ms
             over, before = np.maximum(then - limit, 0.0), np.maximum(now - limit, 0.0)
@@ -84,6 +87,10 @@ class _StepTime:
         # there, and every router would send all it has until the next report.
         self._per_request = known_or_median(per_request, sloped, 1.0)
         self._per_token = known_or_median(per_token, sloped, 0.0)
+
+    def rows(self, tokens: Column) -> Column:
+        """So many tokens of a prompt beside the batch: each is one row more, once."""
+        return np.maximum(tokens, 0.0) * self._per_request
 
     def at(self, requests: Column, context: Column) -> Column:
         return self._base + self._per_request * requests + self._per_token * context

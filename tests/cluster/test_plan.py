@@ -212,8 +212,16 @@ def test_json_has_stable_keys() -> None:
         "replicas": {"min": 1, "max": 4},
         "gpus": {"min": 2, "max": 8},
         "models": ["a"],
+        "adapters": [],
     }
-    assert plan["models"][0] == {"name": "a", "prefill": "a", "decode": "shared", "shares": ["SUN"]}
+    assert plan["models"][0] == {
+        "name": "a",
+        "prefill": "a",
+        "decode": "shared",
+        "shares": ["SUN"],
+        "prefill_adapter": None,
+        "decode_adapter": None,
+    }
     assert list(plan["totals"]) == [
         "replicas",
         "gpus",

@@ -47,7 +47,7 @@ async def desk(config: EngineConfig, store: KVStore) -> HandoffDesk:
 
 def save(desk: HandoffDesk, store: KVStore, digest: str):
     """What the engine's worker does, and the ticket for it."""
-    params = desk.new_params(digest, 3)
+    params = desk.new_params("domain", digest, 3)
     writer = store.open(params.ticket_id, KVHeader("domain", digest, "layout", 3, 1, 1, 64))
     writer.write(0, [[memoryview(bytearray(64))]])
     writer.commit()

@@ -144,13 +144,27 @@ def test_a_reset_cache_keeps_nothing() -> None:
 def test_blocks_that_other_prompts_cannot_use_are_ignored() -> None:
     event = stored(PROMPT, 32)
     for other in (
-        {"lora_name": "adapter"},
+        {"extra_keys": (("other",), *[None] * 35), "lora_name": "adapter"},
         {"extra_keys": (("salt",), *[None] * 35)},
         {"medium": "CPU"},
         {"group_idx": 1},
         {"token_ids": PROMPT[:32]},
     ):
         assert Kept().hear(msgspec.structs.replace(event, **other)) == set()
+
+
+def test_what_an_adapter_wrote_is_of_a_domain_of_its_own() -> None:
+    event = stored(PROMPT, 32)
+    keys = tuple(("a1",) for _ in event.block_hashes)
+    added = Kept().hear(msgspec.structs.replace(event, lora_name="a1", extra_keys=keys))
+    assert added == set(PrefixIndex(0).hashes(f"{DOMAIN}+a1", PROMPT)[: len(added)])
+    assert added and not added & Kept().hear(event)
+
+
+def test_where_the_base_writes_everything_no_block_is_an_adapters() -> None:
+    event = stored(PROMPT, 32)
+    kept = Kept(Translator(DOMAIN, one_writer=True))
+    assert kept.hear(msgspec.structs.replace(event, lora_name="a1")) == Kept().hear(event)
 
 
 def test_memory_is_bounded() -> None:

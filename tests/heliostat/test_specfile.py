@@ -84,8 +84,8 @@ def test_all_findings_come_at_once_in_the_order_of_the_file(findings: Findings) 
 CASES = {
     "an unknown key with a near one": (
         change("replicas:", "replica:"),
-        "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, replicas, "
-        "gpus, cpus, kv_cache_gib, max_running, engine_args, engine, sim, policy, tpot_ms, drain_s)",
+        "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, adapters, "
+        "lora, icarus, local_prefill_tokens, replicas, gpus, cpus, kv_cache_gib, max_running, engine_args, engine, sim, policy, tpot_ms, drain_s)",
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),
@@ -97,8 +97,9 @@ CASES = {
         "6: prefill.home.replicas.maxx: unknown key; did you mean `max`? (known keys: min, max)",
     ),
     "an unknown key in a model": (
-        change("decode: shared}", "decode: shared, lora: x}"),
-        "12: models.home.lora: unknown key; known keys: prefill, decode, limits",
+        change("decode: shared}", "decode: shared, colour: x}"),
+        "12: models.home.colour: unknown key; known keys: prefill, decode, prefill_adapter, "
+        "decode_adapter, untrained_pair, limits",
     ),
     "a missing key": (
         change("    weights: org/home\n", ""),

@@ -28,15 +28,20 @@ def test_a_request_without_a_handoff_has_none(raw: dict[str, object] | None) -> 
     assert HandoffParams.decode(raw) is None
 
 
-def test_the_prefix_digest_is_over_little_endian_ids() -> None:
-    expected = hashlib.blake2b(struct.pack("<3I", 1, 2, 70000), digest_size=16).hexdigest()
-    assert digest_tokens((1, 2, 70000)) == expected
+def test_the_prefix_digest_is_over_little_endian_ids_and_keyed_by_the_domain() -> None:
+    key = hashlib.blake2b(b"domain", digest_size=16).digest()
+    expected = hashlib.blake2b(struct.pack("<3I", 1, 2, 70000), digest_size=16, key=key).hexdigest()
+    assert digest_tokens((1, 2, 70000), "domain") == expected
+
+
+def test_one_prompt_has_a_digest_for_each_writer() -> None:
+    assert len({digest_tokens((1, 2), domain) for domain in ("base", "base+a", "base+b")}) == 3
 
 
 def test_the_prefix_digest_tells_prompts_apart() -> None:
     prompts = [(), (0,), (0, 0), (1, 2), (2, 1), (258,), (1, 2, 3)]
-    assert len({digest_tokens(prompt) for prompt in prompts}) == len(prompts)
+    assert len({digest_tokens(prompt, "domain") for prompt in prompts}) == len(prompts)
 
 
 def test_a_list_and_a_tuple_of_ids_have_one_digest() -> None:
-    assert digest_tokens([5, 6]) == digest_tokens((5, 6))
+    assert digest_tokens([5, 6], "domain") == digest_tokens((5, 6), "domain")

@@ -57,8 +57,12 @@ class FakeDecodePool:
     def __init__(self, failures: int = 0, frames_first: int = 0) -> None:
         self.requests: list[DecodeRequest] = []
         self.closed = 0
+        self.held = 0
         self._failures = failures
         self._frames_first = frames_first
+
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        return self.held
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         self.requests.append(request)

@@ -1,0 +1,52 @@
+"""A LoRA adapter on disk, as PEFT writes it: which modules it changes, its rank, and a digest of both."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from heliostat.errors import HeliostatError
+from heliostat.wire import Adapter
+from kvtransfer.card import ModuleCard, read_card
+from kvtransfer.contract import digest_weights
+
+CONFIG_FILE = "adapter_config.json"
+
+KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj"})
+"""What an ICaRus adapter must leave alone: keys and values are the base's (rule 8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterModule:
+    """One adapter: `digest` covers its weights, rank, scaling and targets."""
+
+    path: Path
+    digest: str
+    rank: int
+    targets: frozenset[str]
+    card: ModuleCard | None
+
+    @property
+    def reference(self) -> Adapter:
+        """As it travels with requests."""
+        return Adapter(self.digest, str(self.path))
+
+
+def read_adapter(path: Path) -> AdapterModule:
+    """The adapter in a directory. Raises HeliostatError with the file that is missing or wrong."""
+    file = path / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise HeliostatError(f"{file}: missing; is this a LoRA adapter as PEFT writes it?") from error
+    except ValueError as error:
+        raise HeliostatError(f"{file}: not JSON: {error}") from error
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise HeliostatError(f"{file}: peft_type is {kind!r}; only LORA can be served")
+    rank, targets = config.get("r"), config.get("target_modules")
+    if not isinstance(rank, int) or not isinstance(targets, list) or not targets:
+        raise HeliostatError(f"{file}: `r` must be a number and `target_modules` a list of names")
+    settings = [rank, config.get("lora_alpha"), config.get("use_rslora"), sorted(map(str, targets))]
+    digest = hashlib.blake2b(f"{digest_weights(path)}|{json.dumps(settings)}".encode(), digest_size=8)
+    return AdapterModule(path, digest.hexdigest(), rank, frozenset(map(str, targets)), read_card(path))
