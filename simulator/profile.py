@@ -80,7 +80,7 @@ def _profile(
 ) -> Profile:
     role, name = key
     # Decode replicas keep no prompts unless one writer made all KV (rules 4 and 8).
-    keeps = role is Role.PREFILL or arrangement.one_writer or arrangement.colocated
+    keeps = role is Role.PREFILL or arrangement.writes_all(key) or arrangement.colocated
     batched = pool.engine_args.get("max_num_batched_tokens")
     replica = replica_timing(
         pool,
@@ -88,8 +88,8 @@ def _profile(
         hardware,
         directory,
         bits=arrangement.weight_bits.get(name) if role is Role.DECODE else None,
-        rows_per_request=2 if arrangement.one_writer and role is Role.DECODE else 1,
-        adapters=_adapters(arrangement, role),
+        rows_per_request=2 if arrangement.writes_all(key) else 1,
+        adapters=_adapters(arrangement, key),
     )
     return Profile(
         timing=replica.timing,
@@ -170,9 +170,11 @@ def _kv_tokens(pool: Pool, hardware: Hardware, geometry: Geometry, bits: int, ca
     return kv_capacity_tokens(hardware.gpu, geometry, max(pool.gpus, 1), bits, kv_bits=cache_bits)
 
 
-def _adapters(arrangement: Arrangement, role: Role) -> Adapters | None:
+def _adapters(arrangement: Arrangement, key: PoolKey) -> Adapters | None:
     """Prefill modules that are adapters, decode modules that are (ICaRus), or both in one engine."""
-    adapted = arrangement.one_writer if role is Role.DECODE else arrangement.adapters
-    if adapted or (arrangement.colocated and arrangement.adapters):
-        return Adapters(ADAPTER_RANK, len(arrangement.spec.models))
-    return None
+    number = arrangement.num_adapters(key)
+    if not number:
+        return None
+    lora = arrangement.pools()[key].lora
+    rank = (lora.rank if lora else None) or ADAPTER_RANK
+    return Adapters(rank, min(number, lora.slots) if lora else number)

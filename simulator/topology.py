@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from heliostat.errors import HeliostatError
-from heliostat.spec import Pool, Replicas, Spec
+from heliostat.spec import Model, Pool, Replicas, Spec
 from heliostat.wire import Role
 
 PoolKey = tuple[Role, str]
@@ -49,10 +49,25 @@ class Arrangement:
 
     def domain(self, model: str) -> str:
         """Who writes the KV that the model's prompts become."""
-        pool = self.spec.models[model].prefill
-        if self.adapters:
-            return f"{pool} {model}"
-        return self.spec.prefill[pool].weights if self.topology == "spec" else pool
+        entry = self.spec.models[model]
+        if self.topology == "spec":
+            return f"{self.spec.prefill[entry.prefill].weights} {entry.prefill_adapter or ''}"
+        return f"{entry.prefill} {model}" if self.adapters else entry.prefill
+
+    def writes_all(self, key: PoolKey) -> bool:
+        """Whether decode replicas of that pool write KV as the prefill module does, and keep it (rule 8)."""
+        role, name = key
+        icarus = self.topology == "spec" and role is Role.DECODE and self.spec.decode[name].icarus
+        return icarus or (self.one_writer and role is Role.DECODE)
+
+    def num_adapters(self, key: PoolKey) -> int:
+        """Adapters of which a batch of that pool may hold some."""
+        role, name = key
+        if self.topology == "spec":
+            users = [model for model in self.spec.models.values() if model.pool(role) == name]
+            return len({adapter for model in users if (adapter := model.adapter(role))})
+        adapted = self.one_writer if role is Role.DECODE else self.adapters
+        return len(self.spec.models) if adapted or (self.colocated and self.adapters) else 0
 
     def scaled(self, replicas: Mapping[PoolKey, int]) -> "Arrangement":
         """With so many replicas in these pools."""
@@ -175,7 +190,7 @@ def _with(spec: Spec, prefill: dict[str, Pool], decode: dict[str, Pool]) -> Spec
         return model if model in pools else SHARED
 
     models = {
-        name: model.model_copy(update={"prefill": pool_of(prefill, name), "decode": pool_of(decode, name)})
+        name: Model(prefill=pool_of(prefill, name), decode=pool_of(decode, name), limits=model.limits)
         for name, model in spec.models.items()
     }
     return spec.model_copy(update={"prefill": prefill, "decode": decode, "models": models})
