@@ -1,4 +1,4 @@
-"""The `heliostat` command: serve, plan, calibrate, simulate, status."""
+"""The `heliostat` command: serve, plan, status, models, finetune, quantize, calibrate, simulate."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import heliostat
-from cluster import calibrate_args
+from cluster import calibrate_args, finetune_args, models_args, quantize_args
 from cluster.simulate_args import add_arguments
 from heliostat.errors import HeliostatError
 
@@ -54,6 +54,28 @@ def parser() -> argparse.ArgumentParser:
         "file for `heliostat simulate --calibration`.",
     )
     calibrate_args.add_arguments(calibrate)
+
+    finetune = commands.add_parser(
+        "finetune",
+        help="train a module that fits the others",
+        description="Train a prefill or decode module, or one for both roles, from a base model and a data set, "
+        "and measure it on held-out samples; docs/modules.md says which to choose.",
+    )
+    finetune_args.add_arguments(finetune)
+
+    quantize = commands.add_parser(
+        "quantize",
+        help="make a decode module in few bits, for QSUN",
+        description="Quantize a base's weights; `heliostat finetune qsun` trains prefill modules against it.",
+    )
+    quantize_args.add_arguments(quantize)
+
+    models = commands.add_parser(
+        "models",
+        help="list, add and remove models of a running cluster",
+        description="Models come and go while a cluster runs, with adapters that its pools load.",
+    )
+    models_args.add_arguments(models)
 
     status = commands.add_parser(
         "status", help="pools, replicas, queue, running, KV use of a running cluster"
@@ -117,6 +139,24 @@ def _calibrate(args: argparse.Namespace) -> int:
     return calibrate_command(args)
 
 
+def _finetune(args: argparse.Namespace) -> int:
+    from cluster.finetune import finetune_command
+
+    return finetune_command(args)
+
+
+def _quantize(args: argparse.Namespace) -> int:
+    from cluster.quantize import quantize_command
+
+    return quantize_command(args)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from cluster.models import models_command
+
+    return models_command(args)
+
+
 def _status(args: argparse.Namespace) -> int:
     from cluster.status import show_status
 
@@ -129,6 +169,9 @@ _EXTRAS = {
     "calibrate": "server",
     "simulate": "simulate",
     "status": "server",
+    "models": "server",
+    "finetune": "finetune",
+    "quantize": "finetune",
 }
 """What to install for a command whose libraries are missing."""
 
@@ -138,6 +181,9 @@ _COMMANDS = {
     "calibrate": _calibrate,
     "simulate": _simulate,
     "status": _status,
+    "models": _models,
+    "finetune": _finetune,
+    "quantize": _quantize,
 }
 
 if __name__ == "__main__":

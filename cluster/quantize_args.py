@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits",
         type=int,
-        choices=range(2, 9),
+        choices=range(3, 9),
         default=4,
         metavar="B",
-        help="2 to 8; vLLM's CPU kernel runs 4 only (default: 4)",
+        help="3 to 8; vLLM's CPU kernel runs 4 only (default: 4)",
     )
     parser.add_argument(
         "--group-size", type=_count, default=32, metavar="G", help="inputs that share a scale (default: 32)"

@@ -85,10 +85,6 @@ class ServeClusterView:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
         return self._board.figures(self.names((role, pool)))
 
-    def names(self, key: PoolKey) -> tuple[str, ...]:
-        """The replicas that answered, the same tuple as long as they are the same."""
-        return self._names.get(key, ())
-
     def unavailable(self, model: str) -> str | None:
         served = self._models.get(model)
         if served is None:
@@ -171,10 +167,6 @@ class ViewedPool:
     @property
     def label(self) -> str:
         return _label(self.key)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.cluster.names(self.key)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ vLLM reads these when it is imported, so they must stand before a replica's acto
 
 import os
 
+from deployments.icarus.registration import ICARUS
 from deployments.vllm_plugin import NAP
 from heliostat.spec import Pool
 
@@ -30,6 +31,8 @@ def replica_environment(pool: Pool) -> dict[str, str]:
             "TORCHDYNAMO_DISABLE": "1",
             NAP: "1",
         }
+    if pool.icarus:
+        environment[ICARUS] = "1"
     return environment
 
 

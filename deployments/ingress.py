@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -11,6 +12,10 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments import board
+from deployments.catalog import CatalogDesk
+from deployments.catalog_files import spec_models
+from deployments.catalog_handles import PoolReplicas, RouterPeers
+from deployments.catalog_live import LiveModels, root
 from deployments.cluster_view import ServeClusterView
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
@@ -21,12 +26,18 @@ from heliostat.status import ClusterStatus, RouterStatus
 from heliostat.wire import Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
+from router.catalog import Catalog, ServedModel, Snapshot
 from router.channel.inbox import Inbox
 from router.loop_watch import LoopWatch
 from router.pipeline import Pipeline, Route
 
+logger = logging.getLogger(__name__)
+
 PUMP_S = 0.1
 """Between two looks of admission at the pools; a slot that is given back is granted again at once."""
+
+EXCHANGE_S = 10.0
+"""Between two looks at what the other routers know; a change itself does not wait for it."""
 
 PUBLISH_S = 1.0
 """Between two looks of Ray's metrics at ours."""
@@ -36,13 +47,15 @@ PUBLISH_S = 1.0
 class Router:
     """One router replica: HTTP in, token streams out, no engine inside."""
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, spec: Spec, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
     ) -> None:
         # Imported here, because whoever only builds the application must not wait for vLLM's import.
         from router.frontend.app import build_app
-        from router.frontend.openai import build_serving
+        from router.frontend.openai import ModelServing, OpenAILayer
 
+        self._spec = spec
+        served = spec_models(spec)
         board.BOARD.index.resize(spec.router.prefix_blocks)
         self._inbox = Inbox(
             reachable_host(spec.transfer),
@@ -54,57 +67,94 @@ class Router:
         )
         handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
         handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
-        self._cluster = ServeClusterView(spec, handles, board.BOARD, self._inbox.address)
+        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address)
+        self._make_pools(prefill, decode)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
         self._metrics = Metrics(
             spec, self._accounts, self._admission, self._cluster, self._loop_watch, board.ROUTING
         )
+        routes = {name: self._route(model) for name, model in served.items()}
         pipeline = Pipeline(
-            self._routes(spec, prefill, decode),
-            self._admission,
-            self._accounts,
-            early=spec.transfer.decode_choice == "early",
+            routes, self._admission, self._accounts, early=spec.transfer.decode_choice == "early"
         )
         self._listening = asyncio.create_task(self._inbox.start())
         self._cluster.start()
         self._loop_watch.start()
         self._pump()
         self._publish()
-        roots = {model: f"{route.prefill} + {route.decode}" for model, route in spec.models.items()}
-        serving = build_serving(
-            roots,
+        layer = OpenAILayer(
             local_weights(spec.family.base),
             spec.family,
             pipeline,
             self._cluster.unavailable,
             self._admission,
         )
+
+        def make_serving(name: str, model: ServedModel) -> ModelServing:
+            return layer.serving(name, root(model))
+
+        serving = {name: make_serving(name, model) for name, model in served.items()}
+        live = LiveModels(
+            served, routes, serving, (self._admission, self._accounts), self._route, make_serving
+        )
+        context = serve.get_replica_context()
+        self._desk = CatalogDesk(
+            spec,
+            Catalog(context.replica_tag, time.time_ns),
+            live,
+            PoolReplicas(handles),
+            RouterPeers(context.deployment, context.app_name),
+        )
+        if spec.router.model_changes:
+            await self._desk.exchange()  # before the first request: the others may have added models
+            self._exchanging = asyncio.create_task(self._exchange())
+            self._exchanging.add_done_callback(_on_end)
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        self._app = build_app(serving, self._cluster, self._with_router)
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk)
 
-    def _routes(
-        self, spec: Spec, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
-    ) -> dict[str, Route]:
-        """The two pools of each model; models that share a pool share what stands for it here."""
-        prefill_pools = {
-            name: ServePrefillPool(
-                self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, spec.router.first_token_s
-            )
+    def _make_pools(
+        self, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
+    ) -> None:
+        """Models that share a pool share what stands for it here."""
+        first_token_s = self._spec.router.first_token_s
+        self._prefill = {
+            name: ServePrefillPool(self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, first_token_s)
             for name, handle in prefill.items()
         }
-        decode_pools = {
+        self._decode = {
             name: ServeDecodePool(self._cluster.pool(Role.DECODE, name), handle, board.BOARD, self._inbox)
             for name, handle in decode.items()
         }
-        whole_prompt = spec.transfer.connector is not None
-        return {
-            model: Route(prefill_pools[route.prefill], decode_pools[route.decode], whole_prompt)
-            for model, route in spec.models.items()
-        }
+
+    def _route(self, served: ServedModel) -> Route:
+        model, prefill, decode = served.model, served.prefill_adapter, served.decode_adapter
+        pool = self._spec.decode[model.decode]
+        return Route(
+            self._prefill[model.prefill],
+            self._decode[model.decode],
+            whole_prompt=self._spec.transfer.connector is not None,
+            prefill_adapter=prefill.adapter if prefill else None,
+            decode_adapter=decode.adapter if decode else None,
+            local_prefill_tokens=pool.local_prefill_tokens if pool.icarus else None,
+        )
+
+    async def adopt(self, snapshot: Snapshot) -> None:
+        """Another router tells what it knows of models that came and went."""
+        self._desk.adopt(snapshot)
+
+    async def catalog(self) -> Snapshot:
+        """What this router knows of them; one that starts asks."""
+        return self._desk.snapshot()
+
+    async def _exchange(self) -> None:
+        """What a router missed while it started, or while it was slow, it learns here."""
+        while True:
+            await asyncio.sleep(EXCHANGE_S)
+            await self._desk.exchange()
 
     def _on_load(self, load: Load) -> None:
         board.BOARD.observe(load)
@@ -134,3 +184,9 @@ class Router:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Serve asks for the application after the constructor (`serve.ingress` without an app)."""
         return self._app
+
+
+def _on_end(exchange: "asyncio.Task[None]") -> None:
+    """It ends with the router, or by a mistake of ours that must not stay silent."""
+    if not exchange.cancelled() and (error := exchange.exception()):
+        logger.error("the exchange of models with other routers ended", exc_info=error)

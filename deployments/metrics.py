@@ -1,9 +1,10 @@
 """A router's figures as Ray metrics, which Prometheus collects: `ray_heliostat_…`.
 
-Tags are model, pool, role, outcome and stage, and their values come from the spec and from enums alone.
+Tags are model, pool, role, outcome and stage, and their values come from the operator and from enums alone.
 Whoever owns a `Metrics` calls `publish` once a second: a request itself costs no call into Ray.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from deployments.metric_kinds import (
 )
 from heliostat.spec import Spec
 from heliostat.wire import Role
-from router.accounts import Accounts, Figures, Stage
+from router.accounts import Account, Accounts, Figures, Stage
 from router.admission import ModelCounts, PoolCapacity, PoolFigures
 from router.histogram import BOUNDS_MS, Histogram, bucket
 from router.loop_watch import LoopWatch
@@ -183,8 +184,12 @@ class Metrics:
 
     def publish(self) -> None:
         """Tell Ray what is new since the last time. To be called on the router's event loop."""
-        for model in self._spec.models:
-            self._publish_model(model)
+        by_model: defaultdict[str, list[Figures]] = defaultdict(list)
+        for account in self._accounts.accounts():
+            self._publish_stages(account)
+            by_model[account.model].append(account.figures)
+        for model, parts in by_model.items():
+            self._publish_model(model, parts[0] if len(parts) == 1 else _sum(parts))
         for role, pool in self._spec.pools():
             tags = {"role": role.value, "pool": pool}
             figures = self._accounts.pool(role, pool)
@@ -199,16 +204,19 @@ class Metrics:
         self._stalls.grown_to(self._loop_watch.stalls, {})
         self._stall_p99.set(self._loop_watch.p99_ms() / 1000, {})
 
-    def _publish_model(self, model: str) -> None:
-        tags, figures, route = {"model": model}, self._accounts.model(model), self._spec.models[model]
+    def _publish_stages(self, account: Account) -> None:
+        for stage, histogram in account.figures.stages.items():
+            role = STAGE_ROLE[stage]
+            tags = {"model": account.model, "role": role.value, "pool": account.pool(role)}
+            self._stages.grown_to(histogram, {**tags, "stage": stage.value})
+
+    def _publish_model(self, model: str, figures: Figures) -> None:
+        """Also of a model that was removed: its gauges go down to 0 as what it runs ends."""
+        tags = {"model": model}
         for outcome, count in figures.requests.items():
             self._requests.grown_to(count, {**tags, "outcome": outcome.value})
         for read, by_model, _ in self._amounts:
             by_model.grown_to(read(figures), tags)
-        for stage, histogram in figures.stages.items():
-            role = STAGE_ROLE[stage]
-            pool = route.prefill if role is Role.PREFILL else route.decode
-            self._stages.grown_to(histogram, {**tags, "role": role.value, "pool": pool, "stage": stage.value})
         counts = self._admission.counts(model)
         self._queued.set(counts.queued, tags)
         self._running.set(counts.running, tags)
@@ -216,3 +224,10 @@ class Metrics:
         self._left.grown_to(counts.cancelled, tags)
         for reason, count in counts.refused.items():
             self._refused.grown_to(count, {**tags, "outcome": reason.value})
+
+
+def _sum(parts: list[Figures]) -> Figures:
+    total = Figures()
+    for part in parts:
+        total.merge(part)
+    return total

@@ -85,7 +85,7 @@ def prompt_cache(prefill_model: PreTrainedModel, batch: Batch) -> DynamicCache:
         prefill_model.base_model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=_positions(mask),
+            position_ids=positions(mask),
             past_key_values=cache,
             use_cache=True,
         )
@@ -101,7 +101,7 @@ def response_logits(prefill_model: PreTrainedModel, decode_model: PreTrainedMode
     output = decode_model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=_positions(mask)[:, -ids.shape[1] :],
+        position_ids=positions(mask)[:, -ids.shape[1] :],
         past_key_values=cache,
         use_cache=True,
     )
@@ -122,6 +122,6 @@ def cache_conditioned_loss(
     return cross_entropy(logits[real], batch.response_ids[real])
 
 
-def _positions(mask: Tensor) -> Tensor:
+def positions(mask: Tensor) -> Tensor:
     """Position of each real token, counted without the padding on its left."""
     return (mask.cumsum(dim=1) - 1).clamp(min=0)

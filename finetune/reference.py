@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from finetune.icarus import ReadOnlyCache
 
 
 def load_module(path: str | Path) -> PreTrainedModel:
@@ -39,4 +42,36 @@ def greedy_reference(
         output = decode_model(input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
         token = int(output.logits[0, -1].argmax())
         tokens.append(token)
+    return tokens
+
+
+def load_adapted(base_path: str | Path, adapter_path: str | Path, merge: bool = False) -> PreTrainedModel:
+    """Base and LoRA adapter in float32: the adapter's arithmetic beside the base's, or merged into it."""
+    adapted = PeftModel.from_pretrained(load_module(base_path), adapter_path).eval()
+    model: PreTrainedModel = adapted.merge_and_unload() if merge else adapted.get_base_model()
+    return model
+
+
+@torch.inference_mode()
+def icarus_reference(
+    base: PreTrainedModel,
+    adapted: PreTrainedModel,
+    prompt_ids: Sequence[int],
+    max_tokens: int,
+    eos_token_id: int | None,
+) -> list[int]:
+    """Greedy tokens under ICaRus: the base writes all K and V, the adapter's stream only reads them (rule 8).
+
+    Everything is computed again for every token; the adapter's row on x_N predicts y_1.
+    """
+    if not prompt_ids:
+        raise ValueError("a prompt needs at least one token")
+    sequence, tokens = list(prompt_ids), list[int]()
+    while len(tokens) < max_tokens and (not tokens or tokens[-1] != eos_token_id):
+        written = DynamicCache(config=base.config)
+        base(input_ids=torch.tensor([sequence]), past_key_values=written, use_cache=True)
+        cache = ReadOnlyCache(written, past=len(sequence) - 1)
+        output = adapted(input_ids=torch.tensor([sequence[-1:]]), past_key_values=cache, use_cache=True)
+        tokens.append(int(output.logits[0, -1].argmax()))
+        sequence.append(tokens[-1])
     return tokens

@@ -5,11 +5,12 @@ to Prometheus, `/status` shows a part of them.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from heliostat.spec import Spec
+from heliostat.spec import Model, Spec
 from heliostat.status import ModelStatus
 from heliostat.wire import Role
 from router.cross_model import MAX_BLOCKS, FirstModels
@@ -71,8 +72,24 @@ class Figures:
             setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one model has taken of one pair of pools; a name that comes back on other pools gets a new one."""
+
+    model: str
+    prefill: str
+    decode: str
+    figures: Figures = field(default_factory=Figures)
+
+    def pool(self, role: Role) -> str:
+        """Its pool in that role."""
+        return self.prefill if role is Role.PREFILL else self.decode
+
+
 class Accounts:
-    """The books of one router. Names come from the spec alone, so nothing grows with the traffic.
+    """The books of one router. Names come from the operator alone, so nothing grows with the traffic.
+
+    A removed model's account stays: its last requests may not be over, and no counter may go backwards.
 
     KV bytes per token are those of an average attempt, so a failed prefill makes them a little too few.
     """
@@ -81,11 +98,33 @@ class Accounts:
         self, spec: Spec, clock: Callable[[], float] = time.monotonic, max_blocks: int = MAX_BLOCKS
     ) -> None:
         self._clock = clock
-        self._routes = spec.models
-        self._models = {name: Figures() for name in spec.models}
+        self._accounts: dict[tuple[str, str, str], Account] = {}
+        self._last: dict[str, Account] = {}
+        self._served: dict[str, Model] = {}
+        self._shared: frozenset[str] = frozenset()
         self._first = FirstModels(max_blocks)
-        users = [model.prefill for model in spec.models.values()]
-        self._shared = {pool for pool in users if users.count(pool) > 1}
+        for name, model in spec.models.items():
+            self._open(name, model)
+        self._note_shared()
+
+    def add(self, name: str, model: Model) -> None:
+        """One more model."""
+        self._open(name, model)
+        self._note_shared()
+
+    def remove(self, name: str) -> None:
+        """The model is not served any more. Its account takes what it still runs, and is shown no longer."""
+        del self._served[name]
+        self._note_shared()
+
+    def _open(self, name: str, model: Model) -> None:
+        self._served[name] = model
+        key = (name, model.prefill, model.decode)
+        self._last[name] = self._accounts.setdefault(key, Account(*key))
+
+    def _note_shared(self) -> None:
+        users = Counter(model.prefill for model in self._served.values())
+        self._shared = frozenset(pool for pool, count in users.items() if count > 1)
 
     def ended(
         self,
@@ -95,13 +134,14 @@ class Accounts:
         outcome: Outcome,
         ended_s: float | None = None,
     ) -> None:
-        """A request is over; to be called once for each. A model that is not in the spec counts as nothing.
+        """A request is over; to be called once for each. A model that never was here counts as nothing.
 
         `token_ids` is the prompt, `ended_s` is on the trace's clock (None: now).
         """
-        figures = self._models.get(model)
-        if figures is None:
+        account = self._last.get(model)
+        if account is None:
             return
+        figures = account.figures
         ended_s = self._clock() if ended_s is None else ended_s
         figures.requests[outcome] += 1
         figures.output_tokens += trace.output_tokens
@@ -109,34 +149,38 @@ class Accounts:
         figures.failovers += max(0, trace.attempts - 1)
         if trace.prefilled_s:
             figures.prompt_tokens += len(token_ids)
-            self._prefilled(figures, model, token_ids, trace)
+            self._prefilled(account, token_ids, trace)
             self._decoded(figures, len(token_ids), trace, ended_s)
         _time(figures.stages, trace, outcome, ended_s)
 
     def model(self, name: str) -> Figures:
-        """A model's figures as they stand, not a copy. Raises KeyError."""
-        return self._models[name]
+        """A model's figures on the pools that it has now, or had last; not a copy. Raises KeyError."""
+        return self._last[name].figures
+
+    def accounts(self) -> tuple[Account, ...]:
+        """All that there are, also of removed models, in the order in which they came."""
+        return tuple(self._accounts.values())
 
     def pool(self, role: Role, name: str) -> Figures:
-        """The sum over the models that use the pool; all zero when none does."""
+        """The sum over the models that use the pool, or did; all zero when none does."""
         total = Figures()
-        for model, route in self._routes.items():
-            if name == (route.prefill if role is Role.PREFILL else route.decode):
-                total.merge(self._models[model])
+        for account in self._accounts.values():
+            if account.pool(role) == name:
+                total.merge(account.figures)
         return total
 
     def to_status(self) -> tuple[ModelStatus, ...]:
-        """Every model, in the order of the spec."""
-        return tuple(_status(name, figures) for name, figures in self._models.items())
+        """Every model that is served, in the order of the spec."""
+        return tuple(_status(name, self._last[name].figures) for name in self._served)
 
-    def _prefilled(self, figures: Figures, model: str, token_ids: tuple[int, ...], trace: Trace) -> None:
+    def _prefilled(self, account: Account, token_ids: tuple[int, ...], trace: Trace) -> None:
+        figures, pool = account.figures, account.prefill
         cached_tokens = min(trace.cached_tokens, len(token_ids))
         figures.cached_tokens += cached_tokens
-        pool = self._routes[model].prefill
         if pool in self._shared and trace.prefill_replica is not None:
             # x_N is the decode module's (rule 1): its KV is in no prefill replica.
             figures.cross_model_tokens += self._first.cross_model_tokens(
-                pool, model, token_ids[:-1], cached_tokens
+                pool, account.model, token_ids[:-1], cached_tokens
             )
 
     @staticmethod

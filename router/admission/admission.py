@@ -13,9 +13,10 @@ import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 from heliostat.errors import OverloadedError, UnknownModelError
-from heliostat.spec import Spec
+from heliostat.spec import Model, Spec
 from heliostat.wire import Role
 from router.admission.band import Waiting
 from router.admission.capacity import PoolCapacity
@@ -29,7 +30,7 @@ PATIENCE = 1 / 4
 
 
 class Admission:
-    """The door of one router replica, for all models of a spec.
+    """The door of one router replica, for the models of a spec and those that come later.
 
     `capacity` answers from memory, `clock` is monotonic, in seconds. Each of `routers` replicas grants
     its part of every limit; weights, queue lengths and waiting times hold in each of them.
@@ -40,16 +41,32 @@ class Admission:
     ) -> None:
         self._capacity = capacity
         self._clock = clock
-        self._pools = {
-            name: PoolState(name, [(m, e) for m, e in spec.models.items() if e.decode == name], routers)
-            for name in spec.decode
-        }
-        self._models = {
-            name: model_state(name, model, self._pools[model.decode], clock, routers)
-            for name, model in spec.models.items()
-        }
+        self._routers = routers
+        self._pools = {name: PoolState(name, routers) for name in spec.decode}
+        self._known: dict[str, ModelState] = {}
+        """The last state of every name, also of those that are gone: what they run, they finish."""
+        self._models: dict[str, ModelState] = {}
+        for name, model in spec.models.items():
+            self.add(name, model)
         self._prefill_wait_s = dict.fromkeys(spec.prefill, 0.0)
         self.pump()
+
+    def add(self, name: str, model: Model) -> None:
+        """One more model may begin. A name that was here before goes on with its counts."""
+        counts = self._known[name].counts if name in self._known else ModelCounts()
+        pool = self._pools[model.decode]
+        pool.queue.add_model(name, model.limits.weight)
+        state = model_state(name, model, pool, self._clock, self._routers, counts)
+        self._models[name] = self._known[name] = state
+
+    def remove(self, name: str) -> None:
+        """The model may not begin any more. Who waits gets UnknownModelError; who runs is not disturbed."""
+        state = self._models.pop(name)
+        for waiting in state.pool.queue.remove_model(name):
+            future = state.pool.futures[waiting]
+            if not future.done():
+                future.set_exception(_unknown(name))
+        self._grant(state.pool)  # it may have been what the others waited for
 
     def check(self, model: str, n: int = 1) -> None:
         """Let n requests of one call in, or refuse all; they count against the request rate at once.
@@ -97,7 +114,7 @@ class Admission:
         longest_s = state.limits.queue_s if deadline_s is None else min(deadline_s, state.limits.queue_s)
         expected = expected_tokens or state.expected_tokens(max_tokens)
         waiting = Waiting(
-            Slot(model, state.pool.name, prompt_tokens, expected, self._served, priority),
+            Slot(model, state.pool.name, prompt_tokens, expected, partial(self._served, state), priority),
             arrived_at_s=now,
             deadline_at_s=now + longest_s,
             patience_s=state.limits.queue_s * PATIENCE,
@@ -106,7 +123,7 @@ class Admission:
         try:
             yield slot
         finally:
-            self._end(slot)
+            self._end(state, slot)
 
     def pump(self) -> None:
         """New figures are there: give them to the pools, refuse what waited too long, grant what fits."""
@@ -124,19 +141,27 @@ class Admission:
 
     def expected_tokens(self, model: str, max_tokens: int) -> int:
         """Output tokens that are likely to come, by the model's recent answers (128 before the first);
-        at least 1, at most `max_tokens` (0: no limit). Raises UnknownModelError."""
-        return self._state(model).expected_tokens(max_tokens)
+        at least 1, at most `max_tokens` (0: no limit). A removed model is still known, for what it runs.
+
+        Raises UnknownModelError.
+        """
+        return self._last(model).expected_tokens(max_tokens)
 
     def counts(self, model: str) -> ModelCounts:
-        """A copy of the model's numbers. Raises UnknownModelError."""
-        state = self._state(model)
+        """A copy of the model's numbers, also when it has been removed. Raises UnknownModelError."""
+        state = self._last(model)
         counts = state.counts
         return replace(counts, queued=state.pool.queue.queued(model), refused=dict(counts.refused))
 
     def _state(self, model: str) -> ModelState:
         if model not in self._models:
-            raise UnknownModelError(f"The model `{model}` does not exist.")
+            raise _unknown(model)
         return self._models[model]
+
+    def _last(self, model: str) -> ModelState:
+        if model not in self._known:
+            raise _unknown(model)
+        return self._known[model]
 
     async def _wait(self, state: ModelState, waiting: Waiting) -> Slot:
         pool = state.pool
@@ -151,7 +176,7 @@ class Admission:
         except asyncio.CancelledError:
             state.counts.cancelled += 1
             if pool.ledger.holds(waiting.slot):  # granted, but cancelled before it could run
-                self._end(waiting.slot)
+                self._end(state, waiting.slot)
             elif not future.cancelled():
                 future.exception()  # refused in the same moment: nobody will ask for that any more
             raise
@@ -187,8 +212,7 @@ class Admission:
         state.counts.running += 1
         state.counts.prompt_tokens += slot.prompt_tokens
 
-    def _served(self, slot: Slot, tokens: int) -> None:
-        state = self._models[slot.model]
+    def _served(self, state: ModelState, slot: Slot, tokens: int) -> None:
         if not state.pool.ledger.holds(slot):
             return
         open_before = slot.open_tokens
@@ -199,8 +223,7 @@ class Admission:
             state.token_rate.take(tokens)
         state.counts.output_tokens += tokens
 
-    def _end(self, slot: Slot) -> None:
-        state = self._models[slot.model]
+    def _end(self, state: ModelState, slot: Slot) -> None:
         state.pool.ledger.give_back(slot)
         state.pool.queue.charge(slot.model, slot.priority, output_tokens=-slot.open_tokens)
         state.counts.running -= 1
@@ -225,3 +248,7 @@ class Admission:
         retry_after_s = state.limits.queue_s if wait_s is None else wait_s
         pool = state.prefill if reason is Reason.PREFILL_BUSY else state.pool.name
         return refusal(reason, state.name, pool, limit, retry_after_s)
+
+
+def _unknown(model: str) -> UnknownModelError:
+    return UnknownModelError(f"The model `{model}` does not exist.")

@@ -43,6 +43,10 @@ class Band:
         # Ordered dictionaries: any request leaves in O(1), and the first is found in O(1) afterwards.
         self._lines: dict[str, OrderedDict[Waiting, None]] = {}
 
+    def add_model(self, model: str) -> None:
+        """One more model. It was served nothing, but is lifted as all others are when it begins to wait."""
+        self._counters.setdefault(model, 0.0)
+
     def __bool__(self) -> bool:
         """Whether anybody waits."""
         return bool(self._lines)

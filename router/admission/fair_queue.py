@@ -30,7 +30,7 @@ class FairQueue:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         """`weights`: each model's share, against the others'."""
-        self._weights = weights
+        self._weights = dict(weights)
         self._queued = dict.fromkeys(weights, 0)
         self._bands: dict[int, Band] = {}
         self._deadlines: list[tuple[float, int, Waiting]] = []
@@ -38,6 +38,20 @@ class FairQueue:
         self._in_a_row = 0  # grants to the most urgent band, since one below it had its turn
         self._reserved: Waiting | None = None
         self._length = 0
+
+    def add_model(self, model: str, weight: float) -> None:
+        """One more model may wait here. A name that was here before comes back with its old counter."""
+        self._weights[model] = weight
+        self._queued.setdefault(model, 0)
+        for band in self._bands.values():
+            band.add_model(model)
+
+    def remove_model(self, model: str) -> list[Waiting]:
+        """The model may not wait any more; takes out its requests that do."""
+        left = [waiting for *_, waiting in self._deadlines if waiting in self and waiting.model == model]
+        for waiting in left:
+            self.remove(waiting)
+        return left
 
     def __len__(self) -> int:
         return self._length

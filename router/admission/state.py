@@ -1,7 +1,7 @@
 """What admission keeps for one model and for one decode pool."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from heliostat.spec import Limits, Model
@@ -20,10 +20,10 @@ NO_HISTORY_TOKENS = 128
 class PoolState:
     """One decode pool: its slots, and the requests before it."""
 
-    def __init__(self, name: str, models: Iterable[tuple[str, Model]], routers: int) -> None:
+    def __init__(self, name: str, routers: int) -> None:
         self.name = name
         self.ledger = SlotLedger(routers)
-        self.queue = FairQueue({model: entry.limits.weight for model, entry in models})
+        self.queue = FairQueue({})
         self.futures: dict[Waiting, asyncio.Future[Slot]] = {}
         self.held_s = Average()
         """How long a slot is held, in seconds."""
@@ -77,7 +77,7 @@ class ModelState:
 
 
 def model_state(
-    name: str, model: Model, pool: PoolState, clock: Callable[[], float], routers: int
+    name: str, model: Model, pool: PoolState, clock: Callable[[], float], routers: int, counts: ModelCounts
 ) -> ModelState:
     """The state of a model at the start, with its limits divided by the number of routers."""
     limits = model.limits
@@ -89,4 +89,5 @@ def model_state(
         max(1, limits.concurrency // routers) if limits.concurrency else None,
         TokenBucket(limits.requests_per_s / routers, clock) if limits.requests_per_s else None,
         TokenBucket(limits.tokens_per_s / routers, clock) if limits.tokens_per_s else None,
+        counts=counts,
     )

@@ -1,4 +1,4 @@
-"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready` and `/status`."""
+"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready`, `/status` and `/heliostat/models`."""
 
 import math
 import time
@@ -25,6 +25,7 @@ from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
 from router.frontend.engine_client import Hints, current_hints, current_trace
 from router.frontend.error_response import error_response, request_error_response
+from router.frontend.models import ModelDesk, add_model_routes
 from router.frontend.openai import HANDLER_ARGS, ModelServing
 from router.trace import Trace
 
@@ -73,7 +74,7 @@ class Endpoints:
         return await _answer(result, Trace())
 
     async def models(self) -> Response:
-        lists = [await serving.models.show_available_models() for serving in self._serving.values()]
+        lists = [await serving.models.show_available_models() for serving in tuple(self._serving.values())]
         cards = [card.model_dump() for models in lists for card in models.data]
         return JSONResponse({"object": "list", "data": cards})
 
@@ -95,16 +96,19 @@ class Endpoints:
     def _model(self, name: str | None) -> ModelServing:
         if not name and len(self._serving) == 1:
             return next(iter(self._serving.values()))
-        served = ", ".join(self._serving)
+        serving = self._serving.get(name or "")
+        if serving is not None:
+            return serving
+        served = ", ".join(self._serving) or "no model"
         if not name:
             raise InvalidRequestError(f"`model` is missing; this cluster serves: {served}")
-        if name not in self._serving:
-            raise UnknownModelError(f"The model `{name}` does not exist; this cluster serves: {served}")
-        return self._serving[name]
+        raise UnknownModelError(f"The model `{name}` does not exist; this cluster serves: {served}")
 
 
-def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter) -> FastAPI:
-    """The ASGI application of one router replica."""
+def build_app(
+    serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter, desk: ModelDesk
+) -> FastAPI:
+    """The ASGI application of one router replica; `serving` changes as models come and go."""
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
     init_exception_handler(app)
@@ -129,6 +133,7 @@ def build_app(serving: Mapping[str, ModelServing], cluster: ClusterView, with_ro
         ("/status", endpoints.status),
     ):
         app.get(path, response_model=None)(get)
+    add_model_routes(app, desk)
     return app
 
 

@@ -5,7 +5,6 @@ no engine and no GPU is needed in this process.
 """
 
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,40 +37,50 @@ class ModelServing:
     tokenization: ServingTokenization
 
 
-def build_serving(
-    model_roots: Mapping[str, str],
-    base: Path,
-    family: Family,
-    pipeline: Pipeline,
-    availability: Availability,
-    admission: AdmissionCheck,
-) -> dict[str, ModelServing]:
-    """Serving objects by model name; `model_roots` says what /v1/models shows as each model's root."""
-    args = AsyncEngineArgs(model=str(base), dtype=family.dtype, max_model_len=family.max_model_len)
-    vllm_config = VllmConfig(model_config=args.create_model_config())
-    renderer = renderer_from_config(vllm_config)
-    input_processor = InputProcessor(vllm_config, renderer)
-    online_renderer = OnlineRenderer(
-        model_config=vllm_config.model_config,
-        renderer=renderer,
-        request_logger=None,
-        chat_template=None,
-        chat_template_content_format="auto",
-    )
-    online_renderer.warmup()
-    serving = {}
-    for model, root in model_roots.items():
+class OpenAILayer:
+    """What all models share: one renderer, one input processor. It makes serving objects, also later on."""
+
+    def __init__(
+        self,
+        base: Path,
+        family: Family,
+        pipeline: Pipeline,
+        availability: Availability,
+        admission: AdmissionCheck,
+    ) -> None:
+        args = AsyncEngineArgs(model=str(base), dtype=family.dtype, max_model_len=family.max_model_len)
+        self._vllm_config = VllmConfig(model_config=args.create_model_config())
+        self._renderer = renderer_from_config(self._vllm_config)
+        self._input_processor = InputProcessor(self._vllm_config, self._renderer)
+        self._online_renderer = OnlineRenderer(
+            model_config=self._vllm_config.model_config,
+            renderer=self._renderer,
+            request_logger=None,
+            chat_template=None,
+            chat_template_content_format="auto",
+        )
+        self._online_renderer.warmup()
+        self._pipeline, self._availability, self._admission = pipeline, availability, admission
+
+    def serving(self, model: str, root: str) -> ModelServing:
+        """The serving objects of one model; `root` is what /v1/models shows as its root."""
         client = ClusterEngineClient(
-            model, pipeline, vllm_config, renderer, input_processor, availability, admission
+            model,
+            self._pipeline,
+            self._vllm_config,
+            self._renderer,
+            self._input_processor,
+            self._availability,
+            self._admission,
         )
         models = OpenAIServingModels(client, [BaseModelPath(name=model, model_path=root)])
-        serving[model] = ModelServing(
+        return ModelServing(
             models=models,
             chat=OpenAIServingChat(
                 client,
                 models,
                 "assistant",
-                online_renderer=online_renderer,
+                online_renderer=self._online_renderer,
                 request_logger=None,
                 chat_template=None,
                 chat_template_content_format="auto",
@@ -80,12 +89,11 @@ def build_serving(
             completion=OpenAIServingCompletion(
                 client,
                 models,
-                online_renderer=online_renderer,
+                online_renderer=self._online_renderer,
                 request_logger=None,
                 enable_prompt_tokens_details=True,
             ),
             tokenization=ServingTokenization(
-                models, online_renderer, chat_template=None, chat_template_content_format="auto"
+                models, self._online_renderer, chat_template=None, chat_template_content_format="auto"
             ),
         )
-    return serving

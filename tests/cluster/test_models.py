@@ -13,7 +13,8 @@ import pytest
 import yaml
 from pydantic import JsonValue
 
-from cluster.models import add_arguments, models_command, spec_lines
+from cluster.models import models_command
+from cluster.models_args import add_arguments, spec_lines
 from heliostat.errors import HeliostatError
 from router.frontend.models import ModelListing
 
@@ -57,14 +58,14 @@ def router() -> Iterator[FakeRouter]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815  # so the base class calls them
+        do_GET = do_POST = do_DELETE = answer  # the names that the base class calls
 
         def log_message(self, *args: object) -> None:
             """Quiet."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         router = FakeRouter(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield router
         server.shutdown()

@@ -208,3 +208,30 @@ def test_rays_own_metrics_can_be_made_and_used_without_a_cluster(house: House) -
     )
     house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
     metrics.publish()
+
+
+def test_a_removed_models_counters_stay_and_its_gauges_go_down(house: House) -> None:
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.admission.now = ModelCounts(running=1)
+    house.metrics.publish()
+    house.accounts.remove("math")
+    house.accounts.ended("math", tuple(range(50)), TRACE, Outcome.FINISHED)
+    house.admission.now = ModelCounts()
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("prompt_tokens_total", "math") == [100, 50]
+    assert values("pool_prompt_tokens_total", "prefill", "shared") == [100, 50]
+    assert values("admission_running_requests", "math") == [1, 0]
+
+
+def test_a_model_that_comes_back_on_other_pools_counts_on(house: House) -> None:
+    house.accounts.ended("math", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    house.accounts.remove("math")
+    house.accounts.add("math", Model(prefill="new", decode="d"))
+    house.accounts.ended("math", tuple(range(50)), TRACE, Outcome.FINISHED)
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("prompt_tokens_total", "math") == [100, 50]
+    for pool in ("shared", "new"):
+        assert len(values("stage_seconds", "math", "prefill", pool, "ttft")) == 1

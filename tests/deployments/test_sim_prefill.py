@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from deployments.sim_engine import SimEngine
 from deployments.sim_prefill import KvListener
 from heliostat.errors import PrefillFailedError
 from heliostat.spec import Family, Pool, SimTiming, Transfer
-from heliostat.wire import PrefillRequest, PrefillResult, Role
+from heliostat.wire import Adapter, PrefillRequest, PrefillResult, Role, adapted_domain
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 from simulator.virtual_time import run
 
@@ -96,6 +97,30 @@ def test_the_prefix_cache_forgets_what_was_used_least_recently() -> None:
         assert [result.cached_tokens > 0 for result in results] == [False, False, True, False, True, False]
 
     run(main())
+
+
+async def test_one_prompt_is_cached_for_each_adapter_apart() -> None:
+    kept: list[int] = []
+    prefill = prefill_engine(on_kv=lambda replica, added, removed: kept.extend(added))
+    adapters = (None, Adapter("a", "/a"), Adapter("b", "/b"))
+    requests = [replace(prefill_request(), adapter=adapter) for adapter in adapters]
+    first = [await prefill.prefill(request) for request in requests]
+    again = [await prefill.prefill(request) for request in requests]
+    assert [result.cached_tokens for result in first] == [0, 0, 0]
+    assert [result.cached_tokens for result in again] == [len(PROMPT) - 1] * 3
+    domains = [adapted_domain("prefill-weights", adapter) for adapter in adapters]
+    assert [result.ticket.domain for result in again] == domains
+    assert len({result.ticket.prefix_digest for result in first}) == 3
+    names = PrefixIndex(0)
+    assert kept == [block for domain in domains for block in names.hashes(domain, PROMPT[:-1])]
+
+
+async def test_an_adapter_is_known_by_its_content_not_by_its_path() -> None:
+    prefill = prefill_engine()
+    await prefill.prefill(replace(prefill_request(), adapter=Adapter("a", "/a")))
+    moved = await prefill.prefill(replace(prefill_request(), adapter=Adapter("a", "/elsewhere")))
+    changed = await prefill.prefill(replace(prefill_request(), adapter=Adapter("b", "/a")))
+    assert (moved.cached_tokens, changed.cached_tokens) == (len(PROMPT) - 1, 0)
 
 
 async def test_listeners_hear_which_blocks_come_and_go() -> None:

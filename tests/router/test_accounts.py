@@ -198,3 +198,46 @@ def test_a_histogram_without_values_and_one_beyond_its_bounds() -> None:
     assert histogram.quantile(0.5) == BOUNDS_MS[-1]
     histogram.add(0.0, times=3)
     assert 0 < histogram.quantile(0.5) < BOUNDS_MS[0]
+
+
+def test_a_model_that_comes_later_has_books_of_its_own_and_shares_from_then_on() -> None:
+    books = accounts()
+    books.ended("late", PROMPT, trace(), Outcome.FINISHED)
+    books.ended("alone", PROMPT, trace(), Outcome.FINISHED)  # alone in its prefill pool: nobody to share with
+    books.add("late", Model(prefill="own", decode="idle"))
+    books.ended("late", PROMPT, trace(), Outcome.FINISHED)
+    books.ended("alone", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
+    assert books.model("late").requests[Outcome.FINISHED] == 1
+    assert books.model("alone").cross_model_tokens == 64
+    assert books.pool(Role.DECODE, "idle").output_tokens == 21
+    assert [status.name for status in books.to_status()] == ["math", "code", "alone", "late"]
+
+
+def test_a_removed_models_last_requests_are_booked_and_no_pool_shrinks() -> None:
+    books = accounts()
+    books.ended("code", PROMPT, trace(), Outcome.FINISHED)
+    books.remove("code")
+    books.ended("code", PROMPT, trace(), Outcome.FINISHED)
+    assert books.model("code").output_tokens == 42
+    assert books.pool(Role.DECODE, "code").output_tokens == 42
+    assert [status.name for status in books.to_status()] == ["math", "alone"]
+
+
+def test_a_prefill_pool_with_one_model_left_is_not_shared() -> None:
+    books = accounts()
+    books.ended("code", PROMPT, trace(), Outcome.FINISHED)
+    books.remove("code")
+    books.ended("math", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
+    assert books.model("math").cross_model_tokens == 0
+
+
+def test_a_name_that_comes_back_on_other_pools_moves_nothing() -> None:
+    books = accounts()
+    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    books.remove("math")
+    books.add("math", Model(prefill="own", decode="idle"))
+    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    for pool in ("math", "idle"):
+        assert books.pool(Role.DECODE, pool).output_tokens == 21
+    both = [account for account in books.accounts() if account.model == "math"]
+    assert [(account.prefill, account.decode) for account in both] == [("shared", "math"), ("own", "idle")]

@@ -1,0 +1,87 @@
+"""The cells of the accuracy table for one task and one seed: every way of sharing, trained and measured.
+
+All modules see the same samples; steps and learning rates are those of docs/finetune.md. Nothing here is
+tuned for a cell. Exact match is greedy and counts the end token (`finetune.exact_match`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from finetune.cache_conditioned import TokenPair
+from finetune.exact_match import exact_match
+from finetune.quantize_load import load_dequantized
+from finetune.recipes import train_pairs
+from finetune.settings import Lora, Settings
+from kvtransfer.card import Method
+
+RANK = 16
+ALPHA = 32.0
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a group of cells is trained from: `quantized` are decode modules by their bits."""
+
+    base: Path
+    quantized: dict[int, Path]
+    seed: int
+    train: Sequence[TokenPair]
+    held_out: Sequence[TokenPair]
+
+
+def measure(inputs: Inputs) -> dict[str, float]:
+    """Exact match in percent, by cell."""
+    torch.set_num_threads(1)
+    base = _load(inputs.base)
+    cells = {"base": _pair(base, base, inputs)}
+    full, cells["full"] = _train(inputs, Method.FULL, 120, 2e-3)
+    cells["naive: full prefills, base decodes"] = _pair(full, base, inputs)
+    cells["naive: base prefills, full decodes"] = _pair(base, full, inputs)
+    sun, cells["sun"] = _train(inputs, Method.SUN, 200, 2e-3)
+    _, cells["sun lora"] = _train(inputs, Method.SUN, 200, 5e-3, lora=True)
+    for bits, folder in inputs.quantized.items():
+        cells[f"sun on int{bits}, untrained for it"] = _pair(sun, load_dequantized(folder), inputs)
+        _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, 200, 2e-3, decode=folder)
+    _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, 200, 2e-3)
+    _, cells["prefillshare lora"] = _train(inputs, Method.PREFILL_SHARE, 200, 5e-3, lora=True)
+    _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 5e-3, lora=True)
+    return cells
+
+
+def _train(
+    inputs: Inputs,
+    method: Method,
+    steps: int,
+    learning_rate: float,
+    *,
+    lora: bool = False,
+    decode: Path | None = None,
+) -> tuple[PreTrainedModel, float]:
+    settings = Settings(
+        method=method,
+        base=str(inputs.base),
+        out=Path("unused"),
+        decode=decode,
+        lora=Lora(RANK, ALPHA) if lora else None,
+        steps=steps,
+        batch_size=BATCH,
+        learning_rate=learning_rate,
+        warmup=30,
+        seed=inputs.seed,
+    )
+    training, metrics = train_pairs(settings, inputs.train, inputs.held_out)
+    return training.saved, 100 * metrics["heldout_exact_match"]
+
+
+def _pair(prefill: PreTrainedModel, decode: PreTrainedModel, inputs: Inputs) -> float:
+    return 100 * exact_match(prefill, decode, inputs.held_out, 0).accuracy
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()

@@ -1,0 +1,96 @@
+"""One family of modules on disk, of a few bytes each, with cards as `finetune` writes them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from heliostat.spec import Spec
+from kvtransfer.card import Method, ModuleCard, write_card
+from kvtransfer.contract import digest_weights, read_module
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "rope_theta": 10000.0,
+    "vocab_size": 128,
+}
+
+Pools = dict[str, dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Writes modules and says what a spec of them is; the base is there from the beginning."""
+
+    root: Path
+
+    @property
+    def base(self) -> str:
+        return str(self.root / "base")
+
+    def checkpoint(self, name: str, card: ModuleCard | None = None, **config: object) -> str:
+        """A directory whose weights are its name."""
+        folder = self.root / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(CONFIG | config))
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "model.safetensors").write_text(name)
+        return self._carded(folder, card)
+
+    def adapter(
+        self, name: str, card: ModuleCard | None = None, targets: tuple[str, ...] = ("q_proj",), rank: int = 8
+    ) -> str:
+        folder = self.root / name
+        folder.mkdir()
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": 16, "target_modules": list(targets)}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        (folder / "adapter_model.safetensors").write_text(name)
+        return self._carded(folder, card)
+
+    def card(
+        self,
+        method: Method,
+        role: Literal["prefill", "decode", "both"] = "both",
+        partner: str | None = None,
+        kind: Literal["weights", "adapter"] = "weights",
+    ) -> ModuleCard:
+        """Of a module tuned from the base; `partner` is a directory."""
+        base = read_module(Path(self.base))
+        return ModuleCard(
+            method=method,
+            role=role,
+            kind=kind,
+            base=base.weights,
+            partner=self.digest(partner) if partner else "",
+            tokenizer=base.contract.tokenizer,
+        )
+
+    def digest(self, folder: str) -> str:
+        """Of the weights in it."""
+        return digest_weights(Path(folder))
+
+    def spec(self, prefill: Pools, decode: Pools, models: Pools, **more: object) -> Spec:
+        """Pools without `weights` have the base's."""
+        pools = {
+            role: {name: {"weights": self.base} | pool for name, pool in section.items()}
+            for role, section in (("prefill", prefill), ("decode", decode))
+        }
+        return Spec.model_validate({"family": {"base": self.base}, "models": models} | pools | more)
+
+    def _carded(self, folder: Path, card: ModuleCard | None) -> str:
+        if card is not None:
+            write_card(folder, card)
+        return str(folder)
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Family:
+    made = Family(tmp_path)
+    made.checkpoint("base")
+    return made
