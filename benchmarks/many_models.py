@@ -34,6 +34,7 @@ from rich.console import Console
 
 from benchmarks import many_models_agents, many_models_load
 from benchmarks.many_models_family import NOT_KEYS_AND_VALUES, make_family
+from benchmarks.many_models_plain import THREADS
 from benchmarks.many_models_specs import ICARUS, PREFILL_SHARE
 from benchmarks.report import RESULTS, Metric, Report, make_report, render, write_json
 from benchmarks.sharing import TABLE_WIDTH, on_sigterm, positive
@@ -49,7 +50,11 @@ def models_part(args: argparse.Namespace, folder: Path) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     for count in args.models:
         metrics |= many_models_load.compare(
-            family.first(count), folder, rounds=args.rounds, requests=args.requests
+            family.first(count),
+            folder,
+            rounds=args.rounds,
+            requests=args.requests,
+            threads=args.plain_threads,
         )
     return metrics
 
@@ -63,6 +68,7 @@ def agents_part(args: argparse.Namespace, folder: Path) -> dict[str, Metric]:
         models=args.agents,
         rounds=args.rounds,
         sessions=args.sessions,
+        threads=args.plain_threads,
     )
 
 
@@ -82,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--ways", choices=WAYS, nargs="+", default=WAYS, help="to serve agents (all)")
     top.add_argument("--rounds", type=positive, default=3, help="(%(default)s)")
     top.add_argument("--requests", type=positive, default=96, help="per round and side (%(default)s)")
-    top.add_argument("--sessions", type=positive, default=8, help="per round and way (%(default)s)")
+    top.add_argument("--sessions", type=positive, default=4, help="per round and way (%(default)s)")
+    top.add_argument("--plain-threads", type=positive, default=THREADS, help="of the peer (%(default)s)")
     top.add_argument("--quick", action="store_true", help="one short round of the fewest models")
     top.add_argument("--output", type=Path, help="JSON file to write; with --quick none by default")
     return top

@@ -66,15 +66,25 @@ GOALS = (TURN_P95, PREFILLED)
 
 
 def compare(
-    family: Family, folder: Path, *, ways: Sequence[str], models: Sequence[int], rounds: int, sessions: int
+    family: Family,
+    folder: Path,
+    *,
+    ways: Sequence[str],
+    models: Sequence[int],
+    rounds: int,
+    sessions: int,
+    threads: int,
 ) -> dict[str, Metric]:
-    """Every way at each number of models; engines are started once. Raises HeliostatError."""
+    """Every way at each number of models, the peer with `threads`. Raises HeliostatError.
+
+    Engines are started once and hold the adapters of the largest number throughout.
+    """
     metrics: dict[str, Metric] = {}
     with ExitStack() as stack:
         url = stack.enter_context(
             running_cluster(write_spec(agents_spec(family, ways), folder / "agents.yaml"))
         )
-        plain = stack.enter_context(running_plain(family, folder / "agents-plain.log"))
+        plain = stack.enter_context(running_plain(family, folder / "agents-plain.log", threads=threads))
         served = [Way(way, url, tuple(agent_model(way, name) for name in family.adapters)) for way in ways]
         served.append(Way(PLAIN, plain.url, tuple(family.adapters)))
         for way in served:

@@ -6,8 +6,11 @@
 Models are asked in turn, so that a batch holds as many different ones as it can. Both sides have slots for
 eight adapters in a batch and keep all N in memory. When requests of more than eight models wait, vLLM's
 scheduler holds the others back until a slot is free. Plain vLLM holds a slot for a whole answer, ours for a
-prompt only: SUN decodes without adapters. Memory is PSS where the system tells it, of all processes of the
-replicas here, and of the API server and its engine there; `memory_all` adds our router, proxy and Ray.
+prompt only: SUN decodes without adapters.
+
+Memory is PSS where the system tells it, of all processes of the replicas here, and of the API server and its
+engine there; `memory_all` adds our router, proxy and Ray. Engines map libraries and adapters from the same
+files, and PSS gives each process its part of a page: either side alone on the machine would show more.
 """
 
 import random
@@ -84,19 +87,18 @@ FIGURES = (
 )
 
 
-def compare(family: Family, folder: Path, *, rounds: int, requests: int) -> dict[str, Metric]:
-    """Both sides over all models of the family. Raises HeliostatError, also when one request fails."""
+def compare(family: Family, folder: Path, *, rounds: int, requests: int, threads: int) -> dict[str, Metric]:
+    """Both sides over all models of the family; the peer computes with `threads`.
+
+    Raises HeliostatError, also when one request fails.
+    """
     count = len(family.adapters)
     spec = write_spec(sun_spec(family), folder / f"sun-{count}.yaml")
-    with running_cluster(spec) as url, running_plain(family, folder / f"plain-{count}.log") as plain:
+    plain_log = folder / f"plain-{count}.log"
+    with running_cluster(spec) as url, running_plain(family, plain_log, threads=threads) as plain:
         for side in (url, plain.url):
             _offer(side, draw(family, STREAMS, seed="warm-up", first=0, max_tokens=WARM_UP_TOKENS))
         pairs = [_round(url, plain, family, number, requests) for number in range(rounds)]
-    for number, pair in enumerate(pairs):
-        log.print(
-            f"{count} models, round {number + 1}/{rounds}: ours {pair.ours.tok_per_s:.1f} tok/s, "
-            f"plain {pair.plain.tok_per_s:.1f} tok/s"
-        )
     return summarize(count, pairs)
 
 
@@ -146,7 +148,12 @@ def _round(url: str, plain: Plain, family: Family, number: int, requests: int) -
             everything=mine,
             others=others,
         )
-    return Pair(samples["ours"], samples["plain"])
+    pair = Pair(samples["ours"], samples["plain"])
+    log.print(
+        f"{len(family.adapters)} models, round {number + 1}: ours {pair.ours.tok_per_s:.1f} tok/s, "
+        f"plain {pair.plain.tok_per_s:.1f} tok/s"
+    )
+    return pair
 
 
 def _measure(

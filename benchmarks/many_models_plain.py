@@ -58,13 +58,13 @@ def command(family: Family, port: int) -> list[str]:
 
 
 @contextmanager
-def running_plain(family: Family, log: Path) -> Iterator[Plain]:
+def running_plain(family: Family, log: Path, *, threads: int = THREADS) -> Iterator[Plain]:
     """Serve the family's models until the end of the context; `log` gets all that it prints.
 
     Raises HeliostatError when it ends, or is not ready in time.
     """
     port = free_port()
-    environment = replica_environment(Pool(weights=str(family.base), gpus=0, cpus=THREADS))
+    environment = replica_environment(Pool(weights=str(family.base), gpus=0, cpus=threads))
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(family, port),

@@ -21,7 +21,8 @@ NEW_TOKENS = 24
 """Of each later turn's message."""
 
 ANSWER_TOKENS = 24
-TURNS = 8
+TURNS = 16
+"""So that each of eight models is asked twice, and can find what it left."""
 
 FIRST_ID, LAST_ID = 10, 99
 """Ids of plain characters, of the quickstart's tokenizer."""

@@ -81,7 +81,9 @@ def read_sources(spec: Spec) -> Sources:
 
     pools = spec.pools()
     modules = {key: read(_place(key), pool.weights, read_module) for key, pool in pools.items()}
-    cards = {key: read(_place(key), pool.weights, read_card) for key, pool in pools.items()}
+    cards = {
+        key: read(_place(key), pools[key].weights, read_card) for key, module in modules.items() if module
+    }
     adapters = {
         (*key, name): read(f"{_place(key)}.adapters.{name}", folder, read_adapter)
         for key, pool in pools.items()

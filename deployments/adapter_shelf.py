@@ -40,6 +40,7 @@ class AdapterShelf:
         self._last = 0
         self._users: Counter[Adapter] = Counter()
         self._changing = asyncio.Lock()
+        self._loading: dict[Adapter, asyncio.Task[None]] = {}
         self._left = asyncio.Event()
 
     @property
@@ -50,10 +51,12 @@ class AdapterShelf:
     @asynccontextmanager
     async def use(self, adapter: Adapter) -> AsyncGenerator[int, None]:
         """The adapter's number in the engine, for as long as it is used. Raises HeliostatError."""
-        if adapter not in self._numbers:
-            async with self._changing:
-                if adapter not in self._numbers:
-                    await self._load(adapter)
+        while adapter not in self._numbers:
+            # A user who leaves must not leave behind what the engine holds and the shelf does not know.
+            loading = self._loading.get(adapter) or asyncio.create_task(self._load(adapter))
+            self._loading[adapter] = loading
+            loading.add_done_callback(lambda _: self._loading.pop(adapter, None))
+            await asyncio.shield(loading)
         self._numbers.move_to_end(adapter)
         self._users[adapter] += 1
         try:
@@ -72,17 +75,18 @@ class AdapterShelf:
                     await self._unload(adapter)
 
     async def _load(self, adapter: Adapter) -> None:
-        while len(self._numbers) >= self._kept:
-            idle = next((each for each in self._numbers if not self._users[each]), None)
-            if idle is not None:
-                await self._unload(idle)
-                continue
-            self._left.clear()
-            await self._left.wait()
-        self._last += 1
-        await self._loader.load(adapter, self._last)
-        self._numbers[adapter] = self._last
-        self._on_change([adapter_name(adapter.digest)], [])
+        async with self._changing:
+            while len(self._numbers) >= self._kept:
+                idle = next((each for each in self._numbers if not self._users[each]), None)
+                if idle is not None:
+                    await self._unload(idle)
+                    continue
+                self._left.clear()
+                await self._left.wait()
+            self._last += 1
+            await self._loader.load(adapter, self._last)
+            self._numbers[adapter] = self._last
+            self._on_change([adapter_name(adapter.digest)], [])
 
     async def _unload(self, adapter: Adapter) -> None:
         number = self._numbers.pop(adapter)

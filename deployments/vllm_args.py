@@ -4,11 +4,13 @@ from vllm.config import KVEventsConfig, KVTransferConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from deployments.engine import EngineConfig
+from deployments.icarus.registration import icarus_args
 from deployments.kv_events import KvEventReader
 from deployments.vllm_lora import lora_args
 from heliostat.spec import Connector
 from heliostat.wire import Role
 from kvtransfer.connector import CONNECTOR_NAME, ONE_WRITER_CONFIG, OWNER_CONFIG, TRANSFER_CONFIG
+from kvtransfer.contract import read_module
 
 CPU_KV_CACHE_GIB = 1.0
 
@@ -38,6 +40,7 @@ def engine_args(config: EngineConfig, reader: KvEventReader | None = None) -> As
         # cache is exact. A decode engine holds KV of several writers, and its own blocks must not reach a
         # next turn (rules 3 and 4); but for ICaRus, where the base writes everything (rule 8).
         "enable_prefix_caching": config.caches_prefixes,
+        **(icarus_args(read_module(config.weights).contract.architecture) if config.pool.icarus else {}),
         "disable_log_stats": False,
         "kv_transfer_config": _kv_transfer_config(config),
     }

@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import time
 
+from deployments.icarus.registration import register_icarus
 from deployments.parent_death import end_with_parent
 
 NAP = "HELIOSTAT_NAP"
@@ -25,10 +26,18 @@ NAP = "HELIOSTAT_NAP"
 
 NAP_S = 1e-4
 
+CPU_LORA = "HELIOSTAT_CPU_LORA"
+"""Set for replicas without a GPU whose pool takes adapters (`deployments.vllm_lora_cpu`)."""
+
 
 def register() -> None:
     """Called by vLLM in the replica, the engine core and the worker."""
     _end_with_parent()
+    register_icarus()
+    if os.environ.get(CPU_LORA) == "1":
+        from deployments import vllm_lora_cpu
+
+        vllm_lora_cpu.install()
     if os.environ.get(NAP) != "1":
         return
     from vllm.distributed.device_communicators import shm_broadcast

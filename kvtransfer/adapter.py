@@ -16,6 +16,11 @@ KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj"})
 """What an ICaRus adapter must leave alone: keys and values are the base's (rule 8)."""
 
 
+WRITERS = KEYS_AND_VALUES | {"embed_tokens"}
+"""The same, and the embedding, which the base's rows begin with. The output head is nobody's affair but vLLM's,
+which serves adapters of it only where it is asked to."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterModule:
     """One adapter: `digest` covers its weights, rank, scaling and targets."""
@@ -47,6 +52,8 @@ def read_adapter(path: Path) -> AdapterModule:
     rank, targets = config.get("r"), config.get("target_modules")
     if not isinstance(rank, int) or not isinstance(targets, list) or not targets:
         raise HeliostatError(f"{file}: `r` must be a number and `target_modules` a list of names")
-    settings = [rank, config.get("lora_alpha"), config.get("use_rslora"), sorted(map(str, targets))]
+    # PEFT matches by the end of a name: `self_attn.k_proj` is `k_proj`, too.
+    targets = sorted({str(target).rsplit(".", 1)[-1] for target in targets})
+    settings = [rank, config.get("lora_alpha"), config.get("use_rslora"), targets]
     digest = hashlib.blake2b(f"{digest_weights(path)}|{json.dumps(settings)}".encode(), digest_size=8)
-    return AdapterModule(path, digest.hexdigest(), rank, frozenset(map(str, targets)), read_card(path))
+    return AdapterModule(path, digest.hexdigest(), rank, frozenset(targets), read_card(path))

@@ -8,7 +8,7 @@ naive pairing of docs/modules.md). Modules without a card are taken as they are.
 from dataclasses import dataclass
 
 from heliostat.wire import Role
-from kvtransfer.adapter import KEYS_AND_VALUES, AdapterModule
+from kvtransfer.adapter import WRITERS, AdapterModule
 from kvtransfer.card import Method, ModuleCard
 from kvtransfer.contract import Module
 
@@ -28,17 +28,17 @@ class Side:
         return self.adapter.card if self.adapter else self.card
 
 
-def module_misfit(card: ModuleCard | None, base: Module) -> str | None:
-    """Why a checkpoint with this card does not belong to the family of `base`; None: nothing is known."""
+def module_misfit(card: ModuleCard | None, base: Module, where: str = "family.base") -> str | None:
+    """Why a module with this card does not belong to `base`, which stands in `where`; None: nothing is known."""
     if card is None:
         return None
     if card.base != base.weights:
         return (
-            f"it was made from another base (weights {_short(card.base)}, family.base has "
+            f"it was made from another base (weights {_short(card.base)}, {where} has "
             f"{_short(base.weights)}); make it again from this base"
         )
     if card.tokenizer != base.contract.tokenizer:
-        return "it was made with another tokenizer than family.base; make it again from this base"
+        return f"it was made with another tokenizer than {where}; make it again from this base"
     return None
 
 
@@ -47,22 +47,22 @@ def adapter_misfit(adapter: AdapterModule, base: Module, role: Role, icarus: boo
 
     `icarus`: the pool's base writes all KV, and adapters only read it.
     """
-    if icarus and (changed := sorted(adapter.targets & KEYS_AND_VALUES)):
+    card = adapter.card
+    if card and card.role not in (role.value, "both"):
+        return f"it was trained for the {card.role} side; list it in a {card.role} pool"
+    if icarus and (changed := sorted(adapter.targets & WRITERS)):
         return (
-            f"it changes {', '.join(changed)}, but in an ICaRus pool the base writes all keys and values; "
+            f"it changes {', '.join(changed)}, but in an ICaRus pool the base alone writes keys and values; "
             "train it with `heliostat finetune icarus`"
         )
-    card = adapter.card
     if card is None:
         return None
-    if problem := module_misfit(card, base):
-        return problem.replace("family.base", "this pool's weights")
+    if problem := module_misfit(card, base, "this pool"):
+        return problem
     if icarus and card.method is not Method.ICARUS:
         return f"it was trained by `{card.method}`, not by `icarus`, and would read KV that it does not know"
     if not icarus and card.method is Method.ICARUS:
         return "it is an ICaRus adapter, which reads what the base writes; say `icarus: true` in its pool"
-    if card.role not in (role.value, "both"):
-        return f"it was trained for the {card.role} side; list it in a {card.role} pool"
     return None
 
 

@@ -22,8 +22,11 @@ class BlockMemory:
     def __init__(self, caches: Mapping[str, torch.Tensor], packing: str) -> None:
         self._layers: list[tuple[memoryview, int]] = []
         self._caches = dict(caches)  # the views below hold addresses, not references
-        shapes = set()
+        shapes, seen = set(), set()
         for name, tensor in caches.items():
+            if tensor.data_ptr() in seen:
+                continue  # a layer that only reads another one's KV (ICaRus) has no memory of its own
+            seen.add(tensor.data_ptr())
             block = tensor[0]
             if tensor.device.type != "cpu" or not block.is_contiguous() or tensor.stride(0) != block.numel():
                 raise TransportError(

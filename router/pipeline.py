@@ -241,7 +241,7 @@ class Pipeline:
         has kept all but a short end of the prompt, generated tokens among it: nothing is prefilled twice.
         A second attempt goes the long way, whatever the first one believed to be there.
         """
-        if len(request.token_ids) == 1 or (not progress.avoid and self._continues(route, request)):
+        if len(request.token_ids) == 1 or self._continues(route, request):
             yield None
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
@@ -268,7 +268,7 @@ class Pipeline:
 
     @staticmethod
     def _continues(route: Route, request: GenerateRequest) -> bool:
-        if route.local_prefill_tokens is None:
+        if route.local_prefill_tokens is None or request.trace.attempts > 1:
             return False
         held = route.decode.held_tokens(request.token_ids)
         if len(request.token_ids) - held > route.local_prefill_tokens:
