@@ -37,10 +37,13 @@ from benchmarks.many_models_family import NOT_KEYS_AND_VALUES, make_family
 from benchmarks.many_models_plain import THREADS
 from benchmarks.many_models_specs import ICARUS, PREFILL_SHARE
 from benchmarks.report import RESULTS, Metric, Report, make_report, render, write_json
-from benchmarks.sharing import TABLE_WIDTH, on_sigterm, positive
+from benchmarks.sharing import on_sigterm, positive
 from heliostat.errors import HeliostatError
 
 OUT = RESULTS / "many_models.json"
+TABLE_WIDTH = 120
+"""Where no terminal says how wide it is."""
+
 WAYS = (ICARUS, PREFILL_SHARE)
 
 

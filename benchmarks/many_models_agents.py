@@ -88,7 +88,9 @@ def compare(
         served = [Way(way, url, tuple(agent_model(way, name) for name in family.adapters)) for way in ways]
         served.append(Way(PLAIN, plain.url, tuple(family.adapters)))
         for way in served:
-            run_sessions(way.url, draw_sessions(way.models, 2, seed="warm-up"), at_a_time=2)
+            run_sessions(
+                way.url, draw_sessions(way.models, AT_A_TIME, seed="warm-up", turns=2), at_a_time=AT_A_TIME
+            )
         for count in models:
             samples = [_round(served, count, number, sessions) for number in range(rounds)]
             metrics |= summarize(count, samples)

@@ -22,7 +22,7 @@ from benchmarks.report import REPOSITORY
 from benchmarks.server import free_port
 from deployments.environment import replica_environment
 from heliostat.errors import HeliostatError
-from heliostat.spec import Pool
+from heliostat.spec import Lora, Pool
 
 THREADS = 2
 """As many as our two engines have together."""
@@ -64,7 +64,7 @@ def running_plain(family: Family, log: Path, *, threads: int = THREADS) -> Itera
     Raises HeliostatError when it ends, or is not ready in time.
     """
     port = free_port()
-    environment = replica_environment(Pool(weights=str(family.base), gpus=0, cpus=threads))
+    environment = replica_environment(Pool(weights=str(family.base), gpus=0, cpus=threads, lora=Lora()))
     with log.open("wb") as output:
         process = subprocess.Popen(
             command(family, port),

@@ -72,13 +72,13 @@ class Sample:
         return sum(t.prompt_tokens - t.cached_tokens for t in self.turns) / len(self.turns)
 
 
-def draw_sessions(models: Sequence[str], count: int, *, seed: str) -> list[Session]:
+def draw_sessions(models: Sequence[str], count: int, *, seed: str, turns: int = TURNS) -> list[Session]:
     """`count` sessions, each beginning with another model; with one `seed`, every way gets the same ids."""
     rng = random.Random(seed)
     return [
         Session(
-            tuple(models[(number + turn) % len(models)] for turn in range(TURNS)),
-            tuple(_ids(rng, NEW_TOKENS if turn else CONTEXT_TOKENS) for turn in range(TURNS)),
+            tuple(models[(number + turn) % len(models)] for turn in range(turns)),
+            tuple(_ids(rng, NEW_TOKENS if turn else CONTEXT_TOKENS) for turn in range(turns)),
         )
         for number in range(count)
     ]

@@ -58,8 +58,8 @@ def parser() -> argparse.ArgumentParser:
     finetune = commands.add_parser(
         "finetune",
         help="train a module that fits the others",
-        description="Train a prefill or decode module, or one for both roles, from a base model and a data set, "
-        "and measure it on held-out samples; docs/modules.md says which to choose.",
+        description="Train a prefill or decode module, or one for both roles, from a base and samples, and "
+        "measure it on held-out ones; docs/modules.md says which to choose.",
     )
     finetune_args.add_arguments(finetune)
 

@@ -81,9 +81,7 @@ def read_sources(spec: Spec) -> Sources:
 
     pools = spec.pools()
     modules = {key: read(_place(key), pool.weights, read_module) for key, pool in pools.items()}
-    cards = {
-        key: read(_place(key), pools[key].weights, read_card) for key, module in modules.items() if module
-    }
+    cards = {key: read(_place(key), pools[key].weights, read_card) for key in modules if modules[key]}
     adapters = {
         (*key, name): read(f"{_place(key)}.adapters.{name}", folder, read_adapter)
         for key, pool in pools.items()
@@ -105,7 +103,7 @@ def check_modules(spec: Spec, sources: Sources) -> tuple[str, ...]:
     findings = [f"{place}: {reason}" for place, reason in sources.unreadable.items()]
     strangers = dict(_strangers(sources))
     findings += [f"{_place(key)}: {problem}" for key, problem in strangers.items()]
-    findings += _check_pools(spec)
+    findings += _check_pools(spec, sources)
     findings += _check_adapters(spec, sources, strangers)
     for name, model in spec.models.items():
         keys: tuple[PoolKey, PoolKey] = (Role.PREFILL, model.prefill), (Role.DECODE, model.decode)
@@ -125,8 +123,10 @@ def _strangers(sources: Sources) -> Iterator[tuple[PoolKey, str]]:
             yield key, problem
 
 
-def _check_pools(spec: Spec) -> Iterator[str]:
+def _check_pools(spec: Spec, sources: Sources) -> Iterator[str]:
     for key, pool in spec.pools().items():
+        if spec.family.dtype == "float32" and sources.is_quantized(key) and pool.engine == "vllm":
+            yield f"{_place(key)}: kernels for few bits run in 16 bits; say `dtype: bfloat16` in family"
         if pool.icarus and key[0] is Role.PREFILL:
             yield f"{_place(key)}: `icarus` is for decode pools; its prefill pool is the base as it is"
         if pool.icarus and pool.gpus > 1:

@@ -12,12 +12,17 @@ import logging
 from typing import Protocol
 
 from deployments.catalog_files import ModuleFiles
-from heliostat.errors import HeliostatError, UnknownModelError
+from heliostat.errors import (
+    HeliostatError,
+    ModelChangesOffError,
+    ModelExistsError,
+    UnknownModelError,
+)
 from heliostat.findings import did_you_mean
 from heliostat.spec import Spec
 from heliostat.wire import Adapter, Role
 from router.catalog import Catalog, Peers, ServedModel, Snapshot
-from router.frontend.models import ModelChangesOffError, ModelExistsError, ModelListing, NewModel
+from router.frontend.models import ModelListing, NewModel
 
 logger = logging.getLogger(__name__)
 

@@ -138,7 +138,7 @@ def _json(place: str, line: str) -> object:
 
 
 def _dataset(source: str, split: str) -> Iterator[Row]:
-    from datasets import load_dataset, load_from_disk  # type: ignore[import-untyped]
+    from datasets import load_dataset, load_from_disk
 
     saved = Path(source, "dataset_info.json").is_file() or Path(source, "dataset_dict.json").is_file()
     try:

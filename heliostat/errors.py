@@ -6,7 +6,9 @@
     ├── EngineStartError        the engine of a replica did not start
     ├── RequestError            one request cannot be served; carries its HTTP status
     │   ├── InvalidRequestError     400: the request itself is wrong
-    │   ├── UnknownModelError       404: no model of that name in the spec
+    │   ├── ModelChangesOffError    403: the spec does not let models come and go
+    │   ├── UnknownModelError       404: no model of that name is served
+    │   ├── ModelExistsError        409: the name stands for a model already
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
@@ -93,10 +95,24 @@ class InvalidRequestError(RequestError):
 
 
 class UnknownModelError(RequestError):
-    """No model of that name in the spec."""
+    """No model of that name is served."""
 
     status = 404
     kind = "NotFoundError"
+
+
+class ModelChangesOffError(RequestError):
+    """The spec does not let models come and go."""
+
+    status = 403
+    kind = "PermissionDeniedError"
+
+
+class ModelExistsError(RequestError):
+    """The name stands for a model already."""
+
+    status = 409
+    kind = "ConflictError"
 
 
 class RequestTooLargeError(RequestError):

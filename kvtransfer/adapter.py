@@ -17,8 +17,7 @@ KEYS_AND_VALUES = frozenset({"k_proj", "v_proj", "qkv_proj"})
 
 
 WRITERS = KEYS_AND_VALUES | {"embed_tokens"}
-"""The same, and the embedding, which the base's rows begin with. The output head is nobody's affair but vLLM's,
-which serves adapters of it only where it is asked to."""
+"""The same, and the embedding, which the base's rows begin with."""
 
 
 @dataclass(frozen=True, slots=True)

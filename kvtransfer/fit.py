@@ -29,7 +29,7 @@ class Side:
 
 
 def module_misfit(card: ModuleCard | None, base: Module, where: str = "family.base") -> str | None:
-    """Why a module with this card does not belong to `base`, which stands in `where`; None: nothing is known."""
+    """Why a module with this card does not belong to `base`, which stands in `where`; None: it may."""
     if card is None:
         return None
     if card.base != base.weights:

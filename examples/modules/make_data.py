@@ -1,4 +1,4 @@
-"""Data for `heliostat finetune`: chat messages of one task of the quickstart's family, one JSON object a line.
+"""Data for `heliostat finetune`: chat messages of one task of the quickstart family, one JSON object a line.
 
     python examples/modules/make_data.py home --samples 12800 --out home.jsonl
     python examples/modules/make_data.py home --held-out --samples 600 --out home-heldout.jsonl

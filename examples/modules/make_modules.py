@@ -3,8 +3,8 @@
     python examples/modules/make_modules.py            all, into examples/modules/weights
     python examples/modules/make_modules.py --out DIR
 
-From the quickstart's base: adapters for SUN (prefill side) and ICaRus (decode side), a quantized decode module,
-and QSUN adapters that were trained against it. A few minutes on one core.
+From the quickstart's base: adapters for SUN (prefill side) and ICaRus (decode side), a quantized decode
+module, and QSUN adapters that were trained against it. A few minutes on one core.
 """
 
 import argparse

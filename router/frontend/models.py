@@ -5,13 +5,13 @@ Whoever may reach the router may call these, so they change nothing unless the s
 """
 
 from http import HTTPStatus
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from heliostat.errors import InvalidRequestError, RequestError
+from heliostat.errors import InvalidRequestError
 from heliostat.findings import did_you_mean, show
 from heliostat.spec import Limits, Name
 
@@ -19,20 +19,6 @@ PATH = "/heliostat/models"
 NAME_RULE = (
     "use lower-case letters, digits, `.`, `_` and `-`, a letter or digit at both ends, at most 63 characters"
 )
-
-
-class ModelChangesOffError(RequestError):
-    """The spec does not let models come and go."""
-
-    status: ClassVar[int] = 403
-    kind: ClassVar[str] = "PermissionDeniedError"
-
-
-class ModelExistsError(RequestError):
-    """The name stands for a model already."""
-
-    status: ClassVar[int] = 409
-    kind: ClassVar[str] = "ConflictError"
 
 
 class NewModel(BaseModel):

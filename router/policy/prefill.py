@@ -24,7 +24,7 @@ class TimeToKv:
     A cached prefix is worth the time to compute it and no more. So a replica with a popular prefix takes
     requests until its queue is dearer, then the next one computes the prefix and holds it as well. A prompt
     that nobody holds goes to the shortest queue, and among equals where the draw says: caches fill evenly.
-    An adapter that has to be loaded costs its loading, so its requests stay where it is while queues allow it.
+    An adapter that has to be loaded costs its loading: its requests stay where it is while queues allow it.
     """
 
     def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:

@@ -9,13 +9,18 @@ import pytest
 
 from deployments.catalog import CatalogDesk
 from deployments.catalog_live import LiveModels, root
-from heliostat.errors import InvalidRequestError, UnknownModelError
+from heliostat.errors import (
+    InvalidRequestError,
+    ModelChangesOffError,
+    ModelExistsError,
+    UnknownModelError,
+)
 from heliostat.spec import Lora, Model, Pool, Router, Spec
 from heliostat.wire import Adapter, Role
 from router.accounts import Accounts
 from router.admission import Admission, PoolFigures
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
-from router.frontend.models import ModelChangesOffError, ModelExistsError, NewModel
+from router.frontend.models import NewModel
 
 WEIGHTS = str(Path(__file__).parents[2] / "examples" / "quickstart" / "weights" / "base")
 Made = Callable[..., Path]

@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 
 from cluster.ports import free_ports
 from deployments.sim_tokens import DEFAULT_VOCAB, extend, first_state, next_token
-from finetune.reference import greedy_reference, load_module
+from finetune.quantize_load import is_quantized, load_dequantized
+from finetune.reference import greedy_reference, icarus_reference, load_adapted, load_module
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec
 from heliostat.status import ClusterStatus, ReplicaStatus
@@ -31,6 +32,7 @@ from kvtransfer.contract import kv_domain, read_module
 SPEC = Path(__file__).parent / "cluster.yaml"
 TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
 SIM_SPEC = Path(__file__).parent / "sim.yaml"
+MODULES_SPEC = Path(__file__).parent / "modules.yaml"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
 """Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
@@ -56,25 +58,29 @@ class Cluster:
     ) -> list[int]:
         """What the model's two modules give when run by hand."""
         route = self.spec.models[model]
-        return _reference(
-            self.spec.prefill[route.prefill].weights,
-            self.spec.decode[route.decode].weights,
-            prompt,
-            max_tokens,
-            eos,
-        )
+        prefill, decode = self.spec.prefill[route.prefill], self.spec.decode[route.decode]
+        writer = prefill.weights, prefill.adapters.get(route.prefill_adapter or "")
+        reader = decode.weights, decode.adapters.get(route.decode_adapter or "")
+        return _reference(writer, reader, decode.icarus, prompt, max_tokens, eos)
+
+
+Loaded = tuple[str, str | None]
+"""Weights, and the adapter on them."""
 
 
 @lru_cache
-def _module(path: str) -> PreTrainedModel:
-    return load_module(path)
+def _module(weights: str, adapter: str | None) -> PreTrainedModel:
+    if adapter is not None:
+        return load_adapted(weights, adapter)
+    return load_dequantized(Path(weights)) if is_quantized(Path(weights)) else load_module(weights)
 
 
 @cache
 def _reference(
-    prefill: str, decode: str, prompt: tuple[int, ...], max_tokens: int, eos: int | None
+    writer: Loaded, reader: Loaded, icarus: bool, prompt: tuple[int, ...], max_tokens: int, eos: int | None
 ) -> list[int]:
-    return greedy_reference(_module(prefill), _module(decode), prompt, max_tokens, eos)
+    run = icarus_reference if icarus else greedy_reference
+    return run(_module(*writer), _module(*reader), prompt, max_tokens, eos)
 
 
 def free_port() -> int:
@@ -160,6 +166,19 @@ def sim_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def modules_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with given_or_running(request, MODULES_SPEC) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def qsun_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The example that users start."""
+    with given_or_running(request, QUICKSTART.parent / "modules" / "qsun.yaml") as cluster:
+        yield cluster
+
+
 def given_or_running(request: pytest.FixtureRequest, spec: Path) -> AbstractContextManager[Cluster]:
     url = request.config.getoption("--cluster-url")
     return nullcontext(Cluster(url, load_spec(spec), spec.name)) if url else running(spec)
@@ -208,7 +227,8 @@ def transport_cluster(
 @pytest.fixture
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client, of the cluster that the test uses."""
-    name = "transport_cluster" if "transport_cluster" in request.fixturenames else "cluster"
+    names = ("transport_cluster", "modules_cluster", "qsun_cluster")
+    name = next((name for name in names if name in request.fixturenames), "cluster")
     cluster: Cluster = request.getfixturevalue(name)
     url = f"{cluster.url}/v1"
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:

@@ -7,12 +7,16 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from pydantic import JsonValue
 
-from heliostat.errors import HeliostatError, InvalidRequestError, UnknownModelError
+from heliostat.errors import (
+    HeliostatError,
+    InvalidRequestError,
+    ModelChangesOffError,
+    ModelExistsError,
+    UnknownModelError,
+)
 from router.frontend.error_response import request_error_response
 from router.frontend.models import (
     PATH,
-    ModelChangesOffError,
-    ModelExistsError,
     ModelListing,
     NewModel,
     add_model_routes,
