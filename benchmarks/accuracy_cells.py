@@ -18,8 +18,9 @@ from finetune.recipes import train_pairs
 from finetune.settings import Lora, Settings
 from kvtransfer.card import Method
 
-RANK = 16
-ALPHA = 32.0
+RANK = 32
+"""Of all adapters. Prefill adapters of 16 learn `spell` to 65 % in 400 steps, those of 32 wholly (tried)."""
+
 BATCH = 64
 
 
@@ -43,13 +44,13 @@ def measure(inputs: Inputs) -> dict[str, float]:
     cells["naive: full prefills, base decodes"] = _pair(full, base, inputs)
     cells["naive: base prefills, full decodes"] = _pair(base, full, inputs)
     sun, cells["sun"] = _train(inputs, Method.SUN, 200, 2e-3)
-    _, cells["sun lora"] = _train(inputs, Method.SUN, 200, 5e-3, lora=True)
+    _, cells["sun lora"] = _train(inputs, Method.SUN, 400, 3e-3, lora=True)
     for bits, folder in inputs.quantized.items():
         cells[f"sun on int{bits}, untrained for it"] = _pair(sun, load_dequantized(folder), inputs)
         _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, 200, 2e-3, decode=folder)
     _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, 200, 2e-3)
-    _, cells["prefillshare lora"] = _train(inputs, Method.PREFILL_SHARE, 200, 5e-3, lora=True)
-    _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 5e-3, lora=True)
+    _, cells["prefillshare lora"] = _train(inputs, Method.PREFILL_SHARE, 200, 3e-3, lora=True)
+    _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 3e-3, lora=True)
     return cells
 
 
@@ -67,7 +68,7 @@ def _train(
         base=str(inputs.base),
         out=Path("unused"),
         decode=decode,
-        lora=Lora(RANK, ALPHA) if lora else None,
+        lora=Lora(RANK, 2.0 * RANK) if lora else None,
         steps=steps,
         batch_size=BATCH,
         learning_rate=learning_rate,

@@ -18,6 +18,8 @@ What this cannot show on one CPU machine:
 - Our prefill and decode engines have a core each, so an unequal load leaves one of them half idle, while
   plain vLLM's two threads work on whatever there is. On a cluster the pools have as many replicas as the
   load needs.
+- Two threads of one engine wait for each other at every small product, so they lose more than ours to
+  whatever else runs here. `--plain-threads 1` is the peer without that; compare with the faster of the two.
 - The plugin of this project is loaded on both sides, because it is installed: LoRA kernels that are exact
   and faster on CPU than vLLM's. That is a favor to the peer, which decodes with adapters.
 - A step of 24 million parameters costs less of an adapter's reading from memory than one of billions.

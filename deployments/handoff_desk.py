@@ -5,17 +5,18 @@ beside the event loop: a transport call may have to wait for another process.
 """
 
 import asyncio
+import json
 import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from deployments.engine import EngineConfig
 from heliostat.errors import TransportError
 from heliostat.status import HandoffFigures
-from heliostat.wire import Ticket
+from heliostat.wire import PrefillRequest, Ticket
 from kvtransfer.handoff import Announcement, CopyRecord, Direction, HandoffParams
 from kvtransfer.ledger import Ledger
 from kvtransfer.registry import create_client
@@ -91,6 +92,22 @@ class HandoffDesk:
             num_bytes=num_bytes,
             owner=self._config.replica,
             expires_at_s=time.time() + lease_s,
+        )
+
+    def hand_through(self, connector: str, request: PrefillRequest, params: Mapping[str, object]) -> Ticket:
+        """A ticket around what a connector that is not ours answered: nothing else in it means anything."""
+        return Ticket(
+            ticket_id=request.request_id,
+            transport=connector,
+            address="",
+            domain=self._config.domain,
+            prefix_digest="",
+            num_tokens=len(request.token_ids),
+            num_blocks=0,
+            num_bytes=0,
+            owner=self._config.replica,
+            expires_at_s=0.0,
+            raw=json.dumps(params),
         )
 
     async def room_comes(self, others: Callable[[], bool]) -> bool:

@@ -4,7 +4,6 @@ Not covered: multimodal prompts, prompt embeddings.
 """
 
 import asyncio
-import json
 import os
 import uuid
 from collections import Counter
@@ -192,19 +191,7 @@ class VllmEngine:
         output = await self._run_prefill(request, connector.prefill_params)
         if output is None or output.outputs[0].finish_reason == "error":
             raise PrefillFailedError(f"{self._config.replica}: the engine failed the prefill")
-        ticket = Ticket(
-            ticket_id=request.request_id,
-            transport=connector.name,
-            address="",
-            domain=self._config.domain,
-            prefix_digest="",
-            num_tokens=len(request.token_ids),
-            num_blocks=0,
-            num_bytes=0,
-            owner=self._config.replica,
-            expires_at_s=0.0,
-            raw=json.dumps(output.kv_transfer_params or {}),
-        )
+        ticket = self._desk.hand_through(connector.name, request, output.kv_transfer_params or {})
         return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, 0.0)
 
     def _streamed(self, params: HandoffParams, announcement: Announcement) -> PrefillResult:

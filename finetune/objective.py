@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from finetune.by_role import Roles, merge_roles
+from finetune.by_role import Columns, merge_roles
 from finetune.cache_conditioned import Batch, TokenPair, collate, response_logits
 from finetune.icarus import icarus_logits
 from finetune.views import NotRowWiseError
@@ -88,12 +88,16 @@ class OneForward(Objective):
         self._skeleton[0].gradient_checkpointing_enable({"use_reentrant": False})
 
     def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        # Position t predicts t + 1; the row of x_N is the first one that predicts a label.
-        predicts = labels[:, 1:] != IGNORED
-        is_prefill = torch.cumsum(predicts, dim=1) == 0
-        self._current.roles = Roles.of(is_prefill, predicts)
-        # No mask: the padding stands on the right, where no real row looks.
-        output = self._skeleton[0](input_ids=input_ids[:, :-1], use_cache=False)
+        # Position t predicts t + 1; x_N is the first one that predicts a label.
+        columns = Columns.of(labels[:, 1:] != IGNORED)
+        self._current.columns = columns
+        output = self._skeleton[0](
+            input_ids=input_ids.gather(1, columns.source),
+            attention_mask=columns.real.long(),
+            position_ids=columns.source,
+            use_cache=False,
+        )
+        self._current.forget()
         logits: Tensor = output.logits
         return logits
 

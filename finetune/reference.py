@@ -62,16 +62,16 @@ def icarus_reference(
 ) -> list[int]:
     """Greedy tokens under ICaRus: the base writes all K and V, the adapter's stream only reads them (rule 8).
 
-    Everything is computed again for every token; the adapter's row on x_N predicts y_1.
+    The adapter's row on x_N predicts y_1.
     """
     if not prompt_ids:
         raise ValueError("a prompt needs at least one token")
-    sequence, tokens = list(prompt_ids), list[int]()
+    written, unwritten = DynamicCache(config=base.config), list(prompt_ids)
+    tokens: list[int] = []
     while len(tokens) < max_tokens and (not tokens or tokens[-1] != eos_token_id):
-        written = DynamicCache(config=base.config)
-        base(input_ids=torch.tensor([sequence]), past_key_values=written, use_cache=True)
-        cache = ReadOnlyCache(written, past=len(sequence) - 1)
-        output = adapted(input_ids=torch.tensor([sequence[-1:]]), past_key_values=cache, use_cache=True)
-        tokens.append(int(output.logits[0, -1].argmax()))
-        sequence.append(tokens[-1])
+        base(input_ids=torch.tensor([unwritten]), past_key_values=written, use_cache=True)
+        cache = ReadOnlyCache(written, past=written.get_seq_length() - 1)
+        output = adapted(input_ids=torch.tensor([unwritten[-1:]]), past_key_values=cache, use_cache=True)
+        unwritten = [int(output.logits[0, -1].argmax())]
+        tokens += unwritten
     return tokens

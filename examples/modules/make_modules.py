@@ -28,14 +28,23 @@ QUANTIZED = "base-int4"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one kind of adapter is trained with; steps and rates are those of docs/finetune.md."""
+    """What some adapters are trained with."""
 
     method: str
+    tasks: tuple[str, ...]
     steps: int
-    tasks: tuple[str, ...] = TASKS
+    rank: int = 16
+    learning_rate: str = "5e-3"
 
 
-RECIPES = (Recipe("sun", 200), Recipe("icarus", 300), Recipe("qsun", 200, ("home", "mirror")))
+# A prefill adapter that has to bring the decoder to a letter it has never written wants more rank and steps:
+# `spell` came to 25 % with 16 and 200, and to 65 % with 16 and 400.
+RECIPES = (
+    Recipe("sun", ("home", "mirror"), 200),
+    Recipe("sun", ("spell",), 400, rank=32, learning_rate="3e-3"),
+    Recipe("icarus", TASKS, 300),
+    Recipe("qsun", ("home", "mirror"), 200),
+)
 
 
 def quantize(out: Path, data: Path) -> list[str]:
@@ -50,9 +59,9 @@ def finetune(out: Path, data: Path, recipe: Recipe, task: str) -> list[str]:
     """The command that makes one adapter."""
     decode = ["--decode", str(out / QUANTIZED)] if recipe.method == "qsun" else []
     return [
-        "finetune", recipe.method, "--base", str(BASE), *decode, "--lora", "16",
+        "finetune", recipe.method, "--base", str(BASE), *decode, "--lora", str(recipe.rank),
         "--data", str(data / f"{task}.jsonl"), "--eval-data", str(data / f"{task}-held-out.jsonl"),
-        "--steps", str(recipe.steps), "--batch-size", "64", "--learning-rate", "5e-3", "--warmup", "30",
+        "--steps", str(recipe.steps), "--batch-size", "64", "--learning-rate", recipe.learning_rate, "--warmup", "30",
         "--out", str(out / f"{task}-{recipe.method}"),
     ]  # fmt: skip
 
@@ -72,6 +81,8 @@ def main() -> None:
         commands = [quantize(out, data)]
         commands += [finetune(out, data, recipe, task) for recipe in RECIPES for task in recipe.tasks]
         for command in commands:
+            if Path(command[-1] if "finetune" in command else command[4]).exists():
+                continue
             print(f"heliostat {shlex.join(command)}", flush=True)
             subprocess.run([sys.executable, "-m", "cluster.cli", *command], check=True, env=environment)
 

@@ -79,6 +79,26 @@ def test_one_forward_gives_the_logits_and_gradients_of_two(
         assert_close(one_gradients[name], gradient, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["sun", "prefillshare", "sun-lora"])
+def test_prompts_of_one_token_leave_the_prefill_module_nothing_to_write(way: str) -> None:
+    pairs = [([3], [4, 5, 1]), ([6], [1])]
+    prefill, decode = make_pair(LlamaConfig, way)
+    logits = OneForward(prefill, decode)(**collate_right(pairs, 0))
+    two = TwoForwards(prefill, decode, "")(**collate_right(pairs, 0))
+    assert_close(logits, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["sun", "prefillshare", "full", "sun-lora", "prefillshare-lora"])
+def test_activations_computed_again_give_the_same_gradients(way: str) -> None:
+    objective = OneForward(*make_pair(LlamaConfig, way)).train()
+    _, kept = results(objective)
+    objective.checkpoint_gradients()
+    _, again = results(objective)
+    assert any(gradient.any() for gradient in kept.values())
+    for name, gradient in kept.items():
+        assert_close(again[name], gradient)
+
+
 def test_in_float64_the_two_forms_differ_by_rounding_alone() -> None:
     prefill, decode = tiny(LlamaConfig, 0).double(), tiny(LlamaConfig, 1).double()
     batch = collate_right(PAIRS, 0)
