@@ -7,7 +7,7 @@ response. Which of the two modules trains is the whole difference between the re
     PrefillShare   decode trains, prefill is frozen                                       arXiv 2602.12029
     dedicated      one module in both roles: ordinary fine-tuning
 
-Not covered: ICaRus, whose adapters read keys and values of the base only.
+ICaRus, whose adapters read keys and values of the base only, is `finetune.icarus`.
 """
 
 from collections.abc import Sequence

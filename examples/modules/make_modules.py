@@ -61,7 +61,8 @@ def finetune(out: Path, data: Path, recipe: Recipe, task: str) -> list[str]:
     return [
         "finetune", recipe.method, "--base", str(BASE), *decode, "--lora", str(recipe.rank),
         "--data", str(data / f"{task}.jsonl"), "--eval-data", str(data / f"{task}-held-out.jsonl"),
-        "--steps", str(recipe.steps), "--batch-size", "64", "--learning-rate", recipe.learning_rate, "--warmup", "30",
+        "--steps", str(recipe.steps), "--batch-size", "64", "--warmup", "30",
+        "--learning-rate", recipe.learning_rate,
         "--out", str(out / f"{task}-{recipe.method}"),
     ]  # fmt: skip
 
