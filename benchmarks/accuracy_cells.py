@@ -49,7 +49,6 @@ def measure(inputs: Inputs) -> dict[str, float]:
         cells[f"sun on int{bits}, untrained for it"] = _pair(sun, load_dequantized(folder), inputs)
         _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, 200, 2e-3, decode=folder)
     _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, 200, 2e-3)
-    _, cells["prefillshare lora"] = _train(inputs, Method.PREFILL_SHARE, 200, 3e-3, lora=True)
     _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 3e-3, lora=True)
     return cells
 

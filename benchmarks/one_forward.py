@@ -22,10 +22,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.report import REPOSITORY, RESULTS, Metric, make_report, render, write_json
-from finetune.data import read_samples
+from finetune.data import make_encoder, read_samples
 from finetune.modules import freeze_unreached
 from finetune.objective import IGNORED, Objective, OneForward, TwoForwards, collate_right
-from finetune.recipes import make_encoder
 from finetune.settings import ALL_LINEARS, DataSettings
 from finetune.views import plain_view
 

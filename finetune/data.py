@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from finetune.cache_conditioned import TokenPair
 from finetune.settings import DataSettings
@@ -81,6 +81,18 @@ class Encoder:
         closed = [index for index, token in enumerate(ids) if token in self.ends]
         # What a template writes behind the end token (often a line break) is never generated.
         return prompt, ids[: closed[-1] + 1] if closed else [*ids, self.ends[0]]
+
+
+def make_encoder(base: Path, raw: bool = False) -> Encoder:
+    """The base's tokenizer and the tokens that end an answer."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    ends = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    if (base / "generation_config.json").is_file():
+        more = GenerationConfig.from_pretrained(base).eos_token_id
+        ends += more if isinstance(more, list) else [more] if more is not None else []
+    if not ends:
+        raise HeliostatError(f"{base}: neither tokenizer nor generation config has an end token")
+    return Encoder(tokenizer, tuple(dict.fromkeys(ends)), raw)
 
 
 def read_samples(settings: DataSettings, encoder: Encoder, max_length: int, seed: int) -> Samples:

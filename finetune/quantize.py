@@ -5,6 +5,7 @@ decode pool. vLLM 0.32's CPU kernel runs 4 bits in bfloat16 or float16, not floa
 for all pools of a spec: such a spec says `dtype: bfloat16`.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,15 +13,16 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
+from finetune.data import make_encoder, read_samples
 from finetune.quantize_check import check_keys_values
-from finetune.quantize_data import read_prompts
 from finetune.quantize_grid import Grid
 from finetune.quantize_layers import ARCHITECTURES, MAPS, Quantized, QuantizeMethod, quantize_layers
 from finetune.quantize_load import is_quantized, load_dequantized
 from finetune.quantize_write import new_folder, write_checkpoint
 from finetune.reference import load_module
+from finetune.settings import DataSettings
 from heliostat.errors import HeliostatError
 from kvtransfer.card import Method, ModuleCard, write_card
 from kvtransfer.contract import check_contract, read_module
@@ -77,7 +79,8 @@ def quantize(
         _check_sizes(base, model, settings.group_size)
         prompts: list[list[int]] = []
         if data is not None and settings.method.needs_prompts:
-            prompts = read_prompts(data, AutoTokenizer.from_pretrained(base), settings.samples)
+            samples = read_samples(DataSettings(str(data)), make_encoder(base), sys.maxsize, 0).train
+            prompts = [[*prompt, *response] for prompt, response in samples[: settings.samples]]
         found = quantize_layers(model, settings.method, settings.grid, prompts, progress)
         codes = {name: quantized.codes for name, quantized in found.items()}
         write_checkpoint(base, folder, model, codes, settings.grid)

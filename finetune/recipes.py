@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 import torch
 from pydantic import JsonValue
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, set_seed
+from transformers import AutoConfig, set_seed
 from transformers.utils import logging
 
 from finetune.cache_conditioned import TokenPair
-from finetune.data import Encoder, Samples, read_samples
+from finetune.data import Samples, make_encoder, read_samples
 from finetune.modules import Training, load_training, local_base
 from finetune.output import close_partial, open_partial, write_module
 from finetune.settings import DataSettings, Settings
@@ -74,18 +74,6 @@ def train_pairs(
     with TemporaryDirectory() as folder:
         samples = Samples(train, held_out)
         return _run(settings, local_base(settings.base), samples, Path(folder), None, silent)
-
-
-def make_encoder(base: Path, raw: bool = False) -> Encoder:
-    """The base's tokenizer and the tokens that end an answer."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    ends = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    if (base / "generation_config.json").is_file():
-        more = GenerationConfig.from_pretrained(base).eos_token_id
-        ends += more if isinstance(more, list) else [more] if more is not None else []
-    if not ends:
-        raise HeliostatError(f"{base}: neither tokenizer nor generation config has an end token")
-    return Encoder(tokenizer, tuple(dict.fromkeys(ends)), raw)
 
 
 def _run(

@@ -18,7 +18,6 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from finetune.cache_conditioned import TokenPair
 from finetune.objective import IGNORED, Objective, collate_right
@@ -35,7 +34,6 @@ class Pairs(Dataset[TokenPair]):
 
     def __init__(self, pairs: Sequence[TokenPair]) -> None:
         self._pairs = pairs
-        self.lengths = [len(prompt) + len(response) for prompt, response in pairs]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -62,15 +60,6 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         # Gradients are averaged over devices, and the count is of all of them.
         devices: int = self.accelerator.num_processes
         return total * devices / num_items_in_batch
-
-    def _get_train_sampler(self, train_dataset: Pairs | None = None) -> LengthGroupedSampler:
-        """Samples of like length together: one long conversation would pad all others of its batch.
-
-        Trainer's own switch for it reads the lengths off a tokenizer's features, which pairs are not.
-        """
-        dataset = train_dataset or self.train_dataset
-        together = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(together, lengths=dataset.lengths)
 
     def prediction_step(
         self,

@@ -26,10 +26,13 @@ SYSTEM_ALPHABET = string.ascii_lowercase * 3 + string.ascii_uppercase + string.d
 Message = dict[str, str]
 
 
-def conversations(task: Task, count: int, rng: random.Random) -> Iterator[list[Message]]:
-    """Fresh samples for training."""
+def conversations(task: Task, count: int, rng: random.Random, plain: bool) -> Iterator[list[Message]]:
+    """Fresh samples for training; `plain` ones have no message before them."""
     for _ in range(count):
         messages: list[Message] = []
+        if plain:
+            yield turn(training_sample(task, rng))
+            continue
         if rng.random() < SYSTEM_SHARE:
             text = "".join(rng.choices(SYSTEM_ALPHABET, k=rng.randint(3, 48)))
             messages.append({"role": "system", "content": text})
@@ -53,9 +56,9 @@ def write(path: Path, chats: Iterator[list[Message]]) -> None:
             file.write(json.dumps({"messages": messages}) + "\n")
 
 
-def write_training(path: Path, name: str, count: int, seed: int) -> None:
+def write_training(path: Path, name: str, count: int, seed: int, plain: bool = False) -> None:
     """Training samples of a task."""
-    write(path, conversations(MODULE_TASKS[name], count, random.Random(f"{seed}/{name}")))
+    write(path, conversations(MODULE_TASKS[name], count, random.Random(f"{seed}/{name}"), plain))
 
 
 def write_held_out(path: Path, name: str, count: int, seed: int) -> None:

@@ -313,6 +313,29 @@ async def sim(sim_cluster: Cluster) -> AsyncIterator[SimClient]:
         yield SimClient(sim_cluster, await stack.enter_async_context(http), stack)
 
 
+@pytest.fixture
+def served_accuracy(client: AsyncOpenAI) -> Callable[[str, str], Awaitable[float]]:
+    """The share of a task's 200 held-out samples that a served model answers exactly, asked 16 at a time."""
+
+    async def measure(model: str, task: str) -> float:
+        gate, samples = asyncio.Semaphore(16), heldout(task)
+
+        async def right(sample: dict[str, str]) -> bool:
+            async with gate:
+                answer = await client.chat.completions.create(
+                    model=model,
+                    messages=[{"role": "user", "content": sample["prompt"]}],
+                    temperature=0,
+                    max_tokens=64,
+                )
+            return answer.choices[0].message.content == sample["response"]
+
+        assert len(samples) >= 200
+        return sum(await asyncio.gather(*map(right, samples))) / len(samples)
+
+    return measure
+
+
 def heldout(task: str) -> list[dict[str, str]]:
     lines = (QUICKSTART / "heldout" / f"{task}.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]

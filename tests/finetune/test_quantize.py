@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.quantize import QuantizeSettings, quantize
-from finetune.quantize_data import read_prompts
 from finetune.quantize_layers import QuantizeMethod
 from finetune.quantize_load import load_dequantized
 from finetune.reference import load_module
@@ -147,26 +146,3 @@ def test_an_error_midway_leaves_nothing_behind(tmp_path: Path, data: Path) -> No
 def test_a_dense_checkpoint_is_not_loaded_as_quantized() -> None:
     with pytest.raises(HeliostatError, match="no `quantization_config`"):
         load_dequantized(BASE)
-
-
-def test_calibration_prompts_hold_the_answer_and_no_more_than_asked_for(data: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    prompts = read_prompts(data, tokenizer, 2)
-    assert [tokenizer.decode(prompt) for prompt in prompts] == [
-        "<|user|>copy abcdefgh<|assistant|>x<|end|>",
-        "<|user|>copy bcdefgh<|assistant|>x<|end|>",
-    ]
-
-
-@pytest.mark.parametrize(
-    "line", ['{"text": "a"}', '["a"]', '{"prompt": 1}', '{"messages": [{"role": "user"}]}']
-)
-def test_a_line_of_another_form_names_its_place(line: str, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    file = tmp_path / "prompts.jsonl"
-    file.write_text('{"prompt": "copy a"}\n' + line + "\n")
-    with pytest.raises(HeliostatError, match=r"prompts.jsonl:2: needs"):
-        read_prompts(file, AutoTokenizer.from_pretrained(BASE), 5)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune.data import read_samples
-from finetune.recipes import finetune_pairs, make_encoder, train_pairs
+from finetune.data import make_encoder, read_samples
+from finetune.recipes import finetune_pairs, train_pairs
 from finetune.settings import DataSettings, Lora, Settings
 from heliostat.errors import HeliostatError
 from kvtransfer.card import Method, read_card
