@@ -13,8 +13,8 @@ import pytest
 import yaml
 from pydantic import JsonValue
 
-from cluster.models import models_command
-from cluster.models_args import add_arguments, spec_lines
+from cluster.models import models_command, spec_lines
+from cluster.models_args import add_arguments
 from heliostat.errors import HeliostatError
 from router.frontend.models import ModelListing
 

@@ -199,3 +199,17 @@ async def test_many_users_of_many_adapters_never_exceed_the_room() -> None:
     await asyncio.gather(*(uses(adapter) for _ in range(20) for adapter in (A, B, C, D)))
     assert place.loader.loads.keys() == {A, B, C, D}
     place.check(*place.shelf.loaded)
+
+
+async def test_a_user_who_leaves_while_it_loads_leaves_nothing_that_the_shelf_does_not_know() -> None:
+    place = Place(1)
+    place.loader.open.clear()
+    impatient = asyncio.create_task(place.used(A))
+    while not place.loader.loads[A]:
+        await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    place.loader.open.set()
+    await place.used(B)
+    assert (list(place.loader.inside.values()), place.shelf.loaded) == ([B], (B,))
+    assert place.told == ["+a", "-a", "+b"]

@@ -133,3 +133,9 @@ def test_a_broken_card_is_no_missing_card(folder: Folder) -> None:
 @pytest.mark.parametrize("name", ["k_proj", "v_proj", "qkv_proj"])
 def test_keys_and_values_come_from_these_modules(name: str) -> None:
     assert name in KEYS_AND_VALUES
+
+
+def test_targets_are_known_by_the_end_of_their_names(folder: Folder) -> None:
+    """PEFT matches them so: a longer name changes keys just as well."""
+    path = folder.adapter("a", target_modules=["self_attn.k_proj", "model.layers.0.self_attn.v_proj"])
+    assert read_adapter(path).targets == KEYS_AND_VALUES - {"qkv_proj"}

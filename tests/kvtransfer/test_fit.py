@@ -73,7 +73,7 @@ LISTED = {
         ("v_proj", "q_proj", "k_proj"),
         Role.DECODE,
         True,
-        "it changes k_proj, v_proj, but in an ICaRus pool the base writes all keys and values; "
+        "it changes k_proj, v_proj, but in an ICaRus pool the base alone writes keys and values; "
         "train it with `heliostat finetune icarus`",
     ),
     "no card, and changes keys": (None, ("qkv_proj",), Role.DECODE, True, "it changes qkv_proj, but in an"),
@@ -112,7 +112,7 @@ LISTED = {
         ("q_proj",),
         Role.PREFILL,
         False,
-        "it was made from another base (weights alienali, this pool's weights",
+        "it was made from another base (weights alienali, this pool has base-wei",
     ),
 }
 

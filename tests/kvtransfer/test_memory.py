@@ -49,12 +49,18 @@ def test_the_layout_names_what_a_block_is_and_not_how_many_there_are() -> None:
     assert BlockMemory(few, "amx").layout == BlockMemory(many, "amx").layout == "torch.int32 (2, 3) x1 amx"
 
 
+def test_a_layer_that_only_reads_another_ones_blocks_has_none_of_its_own() -> None:
+    tensor = cache()
+    alone, read = BlockMemory({"a": tensor}, "amx"), BlockMemory({"a": tensor, "a.reader": tensor}, "amx")
+    assert (read.num_layers, read.layout) == (alone.num_layers, alone.layout)
+
+
 def test_the_layout_changes_with_dtype_shape_layers_and_packing() -> None:
     tensor = cache()
     tensors = [tensor, tensor.float(), tensor.view(8, 3, 2)]
     layouts = [BlockMemory({"layer": each}, "amx").layout for each in tensors]
     layouts += [
-        BlockMemory({"a": tensor, "b": tensor}, "amx").layout,
+        BlockMemory({"a": tensor, "b": cache()}, "amx").layout,
         BlockMemory({"a": tensor}, "vec").layout,
     ]
     assert len(set(layouts)) == 5

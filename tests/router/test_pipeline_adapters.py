@@ -48,6 +48,7 @@ class FakeDecodePool:
     """Says that it has kept `held` tokens; its first `failures` answers break off after `frames_first`."""
 
     def __init__(self, held: int = 0, failures: int = 0, frames_first: int = 0) -> None:
+        self.blamed = "a replica"
         self.requests: list[DecodeRequest] = []
         self.asked: list[tuple[int, ...]] = []
         self._held = held
@@ -63,7 +64,7 @@ class FakeDecodePool:
         left = OUTPUT[len(request.generated) :]
         for number, token in enumerate(left):
             if len(self.requests) <= self._failures and number == self._frames_first:
-                raise HandoffFailedError("gone", f"d{len(self.requests)}", True)
+                raise HandoffFailedError("gone", self.blamed and f"d{len(self.requests)}", True)
             yield TokenFrame((TokenDelta(0, (token,)),), number == len(left) - 1, LOAD, None)
 
 
@@ -134,6 +135,14 @@ async def test_a_short_remainder_goes_straight_to_the_icarus_pool(held: int, loc
     assert (leg.ticket, leg.token_ids, leg.adapter) == (None, tuple(range(10)), READER)
     assert decode.asked == [tuple(range(10))]
     assert (trace.cached_tokens, trace.prefill_replica, trace.attempts) == (held, None, 1)
+
+
+@pytest.mark.parametrize("blamed", ["a replica", ""])
+async def test_a_second_attempt_prefills_whoever_was_to_blame(blamed: str) -> None:
+    prefill, decode = FakePrefillPool(), FakeDecodePool(9, failures=1)
+    decode.blamed = blamed
+    await served(prefill, decode, local=4)
+    assert [leg.ticket is None for leg in decode.requests] == [True, False]
 
 
 @pytest.mark.parametrize(("held", "local"), [(5, 4), (0, 9), (9, 0)])
