@@ -1,6 +1,6 @@
 """How good are modules that share? Held-out exact match of every way of sharing, beside the full fine-tune.
 
-    python -m benchmarks.accuracy                 three seeds, 600 samples a cell, about a quarter of an hour on 2 cores
+    python -m benchmarks.accuracy                 three seeds, 600 samples a cell, half an hour on 2 cores
     python -m benchmarks.accuracy --seeds 1 --tasks home
 
 The peer of every cell is the ordinary full fine-tune of the same run: what a user has who shares nothing.

@@ -101,8 +101,8 @@ ICARUS = (Method.ICARUS, "decode")
 MISPLACED = {
     "keys and values": (
         (*ICARUS, ("q_proj", "v_proj", "k_proj"), "decode", True),
-        "decode.d.adapters.a: it changes k_proj, v_proj, but in an ICaRus pool the base writes all keys and "
-        "values; train it with `heliostat finetune icarus`",
+        "decode.d.adapters.a: it changes k_proj, v_proj, but in an ICaRus pool the base alone writes "
+        "keys and values; train it with `heliostat finetune icarus`",
     ),
     "icarus in a plain pool": (
         (*ICARUS, ("q_proj",), "decode", False),

@@ -22,7 +22,7 @@ class FakeLoader:
         self.inside: dict[int, Adapter] = {}
         self.loads: Counter[Adapter] = Counter()
         self.broken: set[Adapter] = set()
-        self.open = asyncio.Event()
+        self.began, self.open = asyncio.Event(), asyncio.Event()
         self.open.set()
         self._room = room
         self._last = 0
@@ -32,6 +32,7 @@ class FakeLoader:
         assert len(self.inside) < self._room
         self._last = number
         self.loads[adapter] += 1
+        self.began.set()
         await self.open.wait()
         if adapter in self.broken:
             raise HeliostatError(f"adapter {adapter.path}: broken")
@@ -205,8 +206,7 @@ async def test_a_user_who_leaves_while_it_loads_leaves_nothing_that_the_shelf_do
     place = Place(1)
     place.loader.open.clear()
     impatient = asyncio.create_task(place.used(A))
-    while not place.loader.loads[A]:
-        await asyncio.sleep(0)
+    await place.loader.began.wait()
     impatient.cancel()
     await asyncio.wait([impatient])
     place.loader.open.set()
