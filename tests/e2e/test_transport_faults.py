@@ -227,8 +227,16 @@ class Streams:
                     self.all_begun.set()
 
 
+def not_over_nccl(cluster) -> None:
+    """nccl keeps KV in the store of nixl (`kvtransfer.memory_store`): what readers and restarts do to it is
+    shown once. How the death of an owner is noticed is each transport's own, and shown over all."""
+    if cluster.spec.transfer.transport == "nccl":
+        pytest.skip("shown over nixl, whose store this is")
+
+
 async def test_a_decode_replica_that_dies_in_mid_stream(transport_cluster, http) -> None:
     """Rule 6: another replica carries on with every stream; no client sees a gap or a repeated token."""
+    not_over_nccl(transport_cluster)
     prompts = [prompt(60, seed) for seed in range(16)]
     streams = Streams(http, prompts, 200)
     async with asyncio.timeout(60):
@@ -293,6 +301,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
 
 
 async def test_both_sides_restarted(transport_cluster, http) -> None:
+    not_over_nccl(transport_cluster)
     before = unused_segments()
     victims = [*await replicas(http, Role.PREFILL), *await replicas(http, Role.DECODE)]
     killed = [Killed(victim) for victim in victims]
