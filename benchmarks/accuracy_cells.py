@@ -33,6 +33,8 @@ class Inputs:
     seed: int
     train: Sequence[TokenPair]
     held_out: Sequence[TokenPair]
+    steps: int = 200
+    """Of SUN, QSUN and PrefillShare with all weights."""
 
 
 def measure(inputs: Inputs) -> dict[str, float]:
@@ -43,12 +45,12 @@ def measure(inputs: Inputs) -> dict[str, float]:
     full, cells["full"] = _train(inputs, Method.FULL, 120, 2e-3)
     cells["naive: full prefills, base decodes"] = _pair(full, base, inputs)
     cells["naive: base prefills, full decodes"] = _pair(base, full, inputs)
-    sun, cells["sun"] = _train(inputs, Method.SUN, 200, 2e-3)
+    sun, cells["sun"] = _train(inputs, Method.SUN, inputs.steps, 2e-3)
     _, cells["sun lora"] = _train(inputs, Method.SUN, 400, 3e-3, lora=True)
     for bits, folder in inputs.quantized.items():
         cells[f"sun on int{bits}, untrained for it"] = _pair(sun, load_dequantized(folder), inputs)
-        _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, 200, 2e-3, decode=folder)
-    _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, 200, 2e-3)
+        _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, inputs.steps, 2e-3, decode=folder)
+    _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, inputs.steps, 2e-3)
     _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 3e-3, lora=True)
     return cells
 
