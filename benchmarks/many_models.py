@@ -29,7 +29,7 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -49,35 +49,36 @@ TABLE_WIDTH = 120
 WAYS = (ICARUS, PREFILL_SHARE)
 
 
-def models_part(args: argparse.Namespace, folder: Path) -> dict[str, Metric]:
-    """Raises HeliostatError."""
+def models_part(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Metric]]:
+    """The figures of one size after the other. Raises HeliostatError."""
     family = make_family(folder / "family", max(args.models))
-    metrics: dict[str, Metric] = {}
     for count in args.models:
-        metrics |= many_models_load.compare(
+        yield many_models_load.compare(
             family.first(count),
             folder,
             rounds=args.rounds,
             requests=args.requests,
             threads=args.plain_threads,
         )
-    return metrics
 
 
-def agents_part(args: argparse.Namespace, folder: Path) -> dict[str, Metric]:
-    """Raises HeliostatError."""
-    return many_models_agents.compare(
-        make_family(folder / "family", max(args.agents), NOT_KEYS_AND_VALUES),
-        folder,
-        ways=args.ways,
-        models=args.agents,
-        rounds=args.rounds,
-        sessions=args.sessions,
-        threads=args.plain_threads,
-    )
+def agents_part(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Metric]]:
+    """The same, for agents. Raises HeliostatError."""
+    family = make_family(folder / "family", max(args.agents), NOT_KEYS_AND_VALUES)
+    for way in args.ways:
+        for count in args.agents:
+            yield many_models_agents.compare(
+                family,
+                folder,
+                ways=[way],
+                models=[count],
+                rounds=args.rounds,
+                sessions=args.sessions,
+                threads=args.plain_threads,
+            )
 
 
-PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Metric]]] = {
+PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[dict[str, Metric]]]] = {
     "models": models_part,
     "agents": agents_part,
 }
@@ -101,16 +102,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def kept(path: Path | None, part: str | None, fresh: Report) -> dict[str, Metric]:
-    """The figures in `path` of parts that do not run now; none when all run.
+    """The figures in `path` that go on to hold when only `part` runs; none when all run.
 
-    Raises HeliostatError when they are of another commit, machine or number of rounds.
+    What is measured again replaces its like. Raises HeliostatError when figures of the other part are of
+    another commit, machine or number of rounds.
     """
     if part is None or path is None or not path.exists():
         return {}
     old = Report.model_validate_json(path.read_bytes())
+    if (old.commit, old.machine, old.rounds) == (fresh.commit, fresh.machine, fresh.rounds):
+        return dict(old.metrics)
     others = {key: metric for key, metric in old.metrics.items() if not key.startswith(f"{part}_")}
-    stamps = [(report.commit, report.machine, report.rounds) for report in (old, fresh)]
-    if others and stamps[0] != stamps[1]:
+    if others:
         raise HeliostatError(
             f"{path}: the other part is of commit {old.commit}, {old.machine}, {old.rounds} rounds; "
             "run both parts, or name another file with --output"
@@ -119,15 +122,16 @@ def kept(path: Path | None, part: str | None, fresh: Report) -> dict[str, Metric
 
 
 def run(args: argparse.Namespace) -> Report:
-    """Measure, and write after every part what there is. Raises HeliostatError."""
+    """Measure, and write after every size what there is. Raises HeliostatError."""
     metrics = kept(args.output, args.part, make_report(args.rounds, {}))
     report = make_report(args.rounds, metrics)
     for name in [args.part] if args.part else PARTS:
         with tempfile.TemporaryDirectory(prefix="many-models-") as folder:
-            metrics |= PARTS[name](args, Path(folder))
-        report = make_report(args.rounds, metrics)
-        if args.output is not None:
-            write_json(report, args.output)
+            for figures in PARTS[name](args, Path(folder)):
+                metrics |= figures
+                report = make_report(args.rounds, metrics)
+                if args.output is not None:
+                    write_json(report, args.output)
     return report
 
 
