@@ -81,7 +81,7 @@ def _run(
 ) -> tuple[Training, dict[str, float]]:
     # Before the modules: an adapter's first weights are drawn.
     set_seed(settings.seed)
-    with _memory(), _quiet():
+    with out_of_memory_said(), _quiet():
         training = load_training(settings, base)
         objective = training.objective
         if settings.gradient_checkpointing:
@@ -120,7 +120,7 @@ def _partial(settings: Settings, facts: dict[str, JsonValue]) -> Iterator[tuple[
 
 
 @contextmanager
-def _memory() -> Iterator[None]:
+def out_of_memory_said() -> Iterator[None]:
     """Out of memory, on a GPU or in the CPU's allocator, becomes one error that says what to lower."""
     try:
         yield

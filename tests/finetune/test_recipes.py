@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.data import make_encoder, read_samples
-from finetune.recipes import finetune_pairs, train_pairs
+from finetune.recipes import finetune_pairs, out_of_memory_said, train_pairs
 from finetune.settings import DataSettings, Lora, Settings
 from heliostat.errors import HeliostatError
 from kvtransfer.card import Method, read_card
@@ -129,3 +129,17 @@ def test_a_chat_and_its_prompt_and_response_give_the_same_tokens() -> None:
 def test_icarus_refuses_keys_and_values() -> None:
     with pytest.raises(HeliostatError, match="k_proj"):
         Settings(Method.ICARUS, str(BASE), Path("out"), lora=Lora(targets=("q_proj", "k_proj"))).check()
+
+
+def test_out_of_memory_says_what_to_lower() -> None:
+    """The CPU's allocator refuses with a bare RuntimeError."""
+    with (
+        pytest.raises(HeliostatError, match="lower --batch-size and raise --gradient-accumulation"),
+        out_of_memory_said(),
+    ):
+        torch.empty(2**55)
+
+
+def test_another_error_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory_said():
+        torch.zeros(3).view(2, 2)
