@@ -35,6 +35,8 @@ class Inputs:
     held_out: Sequence[TokenPair]
     steps: int = 200
     """Of SUN, QSUN and PrefillShare with all weights."""
+    adapters: bool = True
+    """Whether the cells of adapters are trained, too."""
 
 
 def measure(inputs: Inputs) -> dict[str, float]:
@@ -46,12 +48,14 @@ def measure(inputs: Inputs) -> dict[str, float]:
     cells["naive: full prefills, base decodes"] = _pair(full, base, inputs)
     cells["naive: base prefills, full decodes"] = _pair(base, full, inputs)
     sun, cells["sun"] = _train(inputs, Method.SUN, inputs.steps, 2e-3)
-    _, cells["sun lora"] = _train(inputs, Method.SUN, 400, 3e-3, lora=True)
+    if inputs.adapters:
+        _, cells["sun lora"] = _train(inputs, Method.SUN, 400, 3e-3, lora=True)
     for bits, folder in inputs.quantized.items():
         cells[f"sun on int{bits}, untrained for it"] = _pair(sun, load_dequantized(folder), inputs)
         _, cells[f"qsun int{bits}"] = _train(inputs, Method.QSUN, inputs.steps, 2e-3, decode=folder)
     _, cells["prefillshare"] = _train(inputs, Method.PREFILL_SHARE, inputs.steps, 2e-3)
-    _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 3e-3, lora=True)
+    if inputs.adapters:
+        _, cells["icarus"] = _train(inputs, Method.ICARUS, 300, 3e-3, lora=True)
     return cells
 
 
