@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--bits", nargs="*", type=int, default=[4], help="of the quantized decode modules")
     parser.add_argument("--method", default="gptq", choices=("awq", "gptq", "rtn"))
     parser.add_argument("--steps", type=int, default=200, help="of SUN, QSUN and PrefillShare, all weights")
+    parser.add_argument("--no-adapters", action="store_true", help="without the cells of adapters")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.json")
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
@@ -86,9 +87,9 @@ def _groups(folder: Path, arguments: argparse.Namespace) -> list[tuple[str, Inpu
             write_training(data, task, TRAINING, seed, plain=True)
             write_held_out(held_out, task, SAMPLES, seed)
             samples = read_samples(DataSettings(str(data), held_out=held_out), encoder, 2048, seed)
-            groups.append(
-                (task, Inputs(BASE, quantized, seed, samples.train, samples.held_out, arguments.steps))
-            )
+            pairs = samples.train, samples.held_out
+            inputs = Inputs(BASE, quantized, seed, *pairs, arguments.steps, not arguments.no_adapters)
+            groups.append((task, inputs))
     return groups
 
 
