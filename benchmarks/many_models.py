@@ -66,16 +66,15 @@ def agents_part(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Me
     """The same, for agents. Raises HeliostatError."""
     family = make_family(folder / "family", max(args.agents), NOT_KEYS_AND_VALUES)
     for way in args.ways:
-        for count in args.agents:
-            yield many_models_agents.compare(
-                family,
-                folder,
-                ways=[way],
-                models=[count],
-                rounds=args.rounds,
-                sessions=args.sessions,
-                threads=args.plain_threads,
-            )
+        yield from many_models_agents.compare(
+            family,
+            folder,
+            ways=[way],
+            models=args.agents,
+            rounds=args.rounds,
+            sessions=args.sessions,
+            threads=args.plain_threads,
+        )
 
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], Iterator[dict[str, Metric]]]] = {

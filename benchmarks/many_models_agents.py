@@ -9,7 +9,7 @@
 
 All ways serve the same adapters, of all linears but keys and values, as ICaRus needs them: no way has less
 to compute for an adapter than another. No two sessions have a token in common, so only turns share; with
-many sessions at a time the KV room is what plain vLLM fills first. Both of our ways stand in one cluster.
+many sessions at a time the KV room is what plain vLLM fills first. The ways of one call stand in one cluster.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,12 +74,11 @@ def compare(
     rounds: int,
     sessions: int,
     threads: int,
-) -> dict[str, Metric]:
-    """Every way at each number of models, the peer with `threads`. Raises HeliostatError.
+) -> Iterator[dict[str, Metric]]:
+    """The ways at one number of models after the other, the peer with `threads`. Raises HeliostatError.
 
     Engines are started once and hold the adapters of the largest number throughout.
     """
-    metrics: dict[str, Metric] = {}
     with ExitStack() as stack:
         url = stack.enter_context(
             running_cluster(write_spec(agents_spec(family, ways), folder / "agents.yaml"))
@@ -93,8 +92,7 @@ def compare(
             )
         for count in models:
             samples = [_round(served, count, number, sessions) for number in range(rounds)]
-            metrics |= summarize(count, samples)
-    return metrics
+            yield summarize(count, samples)
 
 
 def _round(served: Sequence[Way], count: int, number: int, sessions: int) -> dict[str, Sample]:
