@@ -273,7 +273,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
     transport_cluster, http
 ) -> None:
     """KV that has been read is out of its reach: that stream goes on as if nothing had happened."""
-    await back_to_idle(transport_cluster, http)  # the burst needs the other replica, which may just be starting
+    await back_to_idle(transport_cluster, http)  # the burst needs the other replica
     ids = prompt(150, 1)
     body = {**question(ids, max_tokens=600), "stream": True}
     tokens: list[int] = []
