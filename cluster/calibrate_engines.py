@@ -61,7 +61,7 @@ async def started(spec: Spec, model: Model, say: Callable[[str], None]) -> Async
     remove_dead(make_directory(spec.transfer))
     async with AsyncExitStack() as stack:
         for role, name, label in roles:
-            config = engine_config(spec, role, name, f"calibrate-{os.getpid()}-{label}")
+            config = engine_config(spec.pool_spec(role, name), f"calibrate-{os.getpid()}-{label}")
             say(f"loading {config.pool_name} …")
             os.environ.update(replica_environment(config.pool))
             config, next_gpu = _placed(config, next_gpu, len(roles))

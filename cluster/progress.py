@@ -9,7 +9,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, DeploymentStatus, DeploymentStatusOverview
 from rich.console import Console
 
-from deployments.app import APP_NAME, ROUTER, deployment_name
+from deployments.app import ROUTER, application_names, deployment_name
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 
@@ -30,22 +30,22 @@ def wait_until_running(spec: Spec, console: Console, stop: threading.Event) -> b
     """
     labels = {deployment_name(role, name): f"{role}.{name}" for role, name in spec.pools()}
     labels[ROUTER] = ROUTER
+    names = application_names(spec).values()
     start = time.monotonic()
     pending = dict(labels)
     for label in labels.values():
         console.print(f"  {label:<24} loading …")
     while not stop.wait(POLL_S):
-        application = ray_serve.status().applications.get(APP_NAME)
-        if application is None:
-            continue
-        for deployment, overview in application.deployments.items():
-            if deployment in pending and _running(overview):
-                label = pending.pop(deployment)
-                console.print(f"  {label:<24} ready after {time.monotonic() - start:.0f} s")
-        if application.status is ApplicationStatus.RUNNING:
+        there = ray_serve.status().applications
+        for application in (there[name] for name in names if name in there):
+            for deployment, overview in application.deployments.items():
+                if deployment in pending and _running(overview):
+                    label = pending.pop(deployment)
+                    console.print(f"  {label:<24} ready after {time.monotonic() - start:.0f} s")
+            if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+                raise _failure(application.message, application.deployments)
+        if all(name in there and there[name].status is ApplicationStatus.RUNNING for name in names):
             return True
-        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            raise _failure(application.message, application.deployments)
     return False
 
 

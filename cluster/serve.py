@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cluster.plan import make_plan
 from cluster.plan_table import render_plan
 from cluster.ports import free_ports, is_free
 from cluster.progress import wait_until_ready, wait_until_running
-from deployments.app import APP_NAME, ROUTER_CPUS, build_application
+from deployments.app import APP_NAME, ROUTE_PREFIX, ROUTER_CPUS, build_applications
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec
@@ -144,8 +145,9 @@ def _check_resources(spec: Spec) -> None:
 
 @contextmanager
 def _application(spec: Spec, host: str, port: int, own_ray: bool) -> Iterator[None]:
-    """Our application on Serve; on a Ray that stays, Serve goes too when we started it."""
+    """Our applications on Serve; on a Ray that stays, Serve goes too when we started it."""
     ours = not ray_serve.status().proxies
+    applications = build_applications(spec)
     if not ours and APP_NAME in ray_serve.status().applications:
         raise HeliostatError(
             f"an application named {APP_NAME} already runs on this Ray cluster; stop it first, "
@@ -156,13 +158,20 @@ def _application(spec: Spec, host: str, port: int, own_ray: bool) -> Iterator[No
     try:
         with _serve_errors():
             ray_serve.run_many(
-                [ray_serve.RunTarget(build_application(spec), name=APP_NAME, route_prefix="/")],
+                [
+                    ray_serve.RunTarget(
+                        application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None
+                    )
+                    for name, application in applications.items()
+                ],
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
             )
         yield
     finally:
-        ray_serve.delete(APP_NAME)  # waits for the replicas, whose engines end their own processes
+        # Each waits for its replicas, whose engines end their own processes.
+        with ThreadPoolExecutor(len(applications)) as threads:
+            list(threads.map(ray_serve.delete, applications))
         if ours and not own_ray:
             ray_serve.shutdown()
 

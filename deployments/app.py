@@ -1,41 +1,56 @@
-"""The composition root: a spec becomes a Ray Serve application.
+"""The composition root: a spec becomes Ray Serve applications, one for each pool and one for the routers.
 
-serve run deployments.app:build spec=cluster.yaml
-heliostat serve cluster.yaml
+Serve starts all replicas of an application anew when what it is built from changes, and it can tell only for
+a whole application. So every pool is one: a changed spec leaves the pools alone whose part is the same.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
 
 from deployments.environment import replica_environment, router_environment
 from deployments.ingress import Router
 from deployments.replica import DecodeReplica, PrefillReplica
 from deployments.request_router import PolicyRequestRouter
-from heliostat.spec import Pool, Spec
-from heliostat.specfile import load_spec
+from heliostat.spec import PoolSpec, Spec
 from heliostat.wire import Role
-from router.policy import DEFAULTS
 
 APP_NAME = "heliostat"
+"""The routers' application; those of the pools begin with it."""
+
 ROUTER = "router"
 ROUTER_CPUS = 0.25
 UNBOUNDED = 1_000_000
 """Serve's own queue limit: engines queue by themselves, and admission is the router's."""
 
+ROUTE_PREFIX = "/"
 
-class BuildArgs(BaseModel):
-    """Arguments of `build` in `serve run` and in Serve config files."""
-
-    spec: Path
+NO_INGRESS = "none"
+NEVER = AutoscalingConfig(min_replicas=0, initial_replicas=0, max_replicas=1)
 
 
-def build(args: BuildArgs) -> Application:
-    """The application of a spec file. Raises SpecError."""
-    return build_application(load_spec(args.spec))
+class NoIngress:
+    """The ingress that Serve wants of every application. A pool's is called by nobody and has no replica."""
+
+    def __init__(self, pool: DeploymentHandle) -> None:
+        self.pool = pool
+
+
+SOON_S = 20.0
+"""How long open streams hold up Ctrl-C."""
+
+
+class Scale(BaseModel):
+    """What Serve may change of a deployment without a new replica; names and meaning are Serve's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    num_replicas: int
+    graceful_shutdown_timeout_s: float
 
 
 def deployment_name(role: Role, name: str) -> str:
@@ -43,47 +58,92 @@ def deployment_name(role: Role, name: str) -> str:
     return f"{role}-{name}"
 
 
-def build_application(spec: Spec) -> Application:
-    """One deployment per pool, and the router in front of them."""
-    prefill = {name: _pool(spec, Role.PREFILL, name, pool) for name, pool in spec.prefill.items()}
-    decode = {name: _pool(spec, Role.DECODE, name, pool) for name, pool in spec.decode.items()}
-    router = serve.deployment(
-        Router,
-        name=ROUTER,
-        num_replicas=spec.router.replicas,
-        max_ongoing_requests=UNBOUNDED,
-        ray_actor_options={
-            "num_cpus": ROUTER_CPUS,
-            "runtime_env": {"env_vars": router_environment()},
-        },
-    )
-    return router.bind(spec, prefill, decode)
+def application_name(role: Role, name: str) -> str:
+    """A pool's application: `heliostat-prefill-math`."""
+    return f"{APP_NAME}-{deployment_name(role, name)}"
 
 
-def _pool(spec: Spec, role: Role, name: str, pool: Pool) -> Application:
-    replica = PrefillReplica if role is Role.PREFILL else DecodeReplica
+def application_names(spec: Spec) -> dict[str, str]:
+    """Every deployment of a spec and the application that it is in; the routers' comes last."""
+    pools = {deployment_name(*key): application_name(*key) for key in spec.pools()}
+    return {**pools, ROUTER: APP_NAME}
+
+
+def pool_scale(spec: Spec, role: Role, name: str) -> Scale:
+    """How many replicas a pool has, and how long one that leaves may finish what it has."""
+    pool = spec.pools()[role, name]
+    return Scale(num_replicas=pool.replicas.min, graceful_shutdown_timeout_s=pool.drain_s)
+
+
+def router_scale(spec: Spec) -> Scale:
+    """The same of the routers: their streams are those of all pools."""
+    longest_s = max(pool.drain_s for pool in spec.pools().values())
+    return Scale(num_replicas=spec.router.replicas, graceful_shutdown_timeout_s=longest_s)
+
+
+def build_applications(spec: Spec) -> dict[str, Application]:
+    """All applications of a spec by name, for `heliostat serve`; the routers' comes last."""
+    scale = router_scale(spec).model_copy(update={"graceful_shutdown_timeout_s": SOON_S})
+    pools = {
+        application_name(*key): _pool(spec.pool_spec(*key), pool_scale(spec, *key)) for key in spec.pools()
+    }
+    return {**pools, APP_NAME: _routers(spec, scale)}
+
+
+def build_pool(args: PoolSpec) -> Application:
+    """One pool, in a Serve config file; `deployments.serve_config` writes its scale there."""
+    return _pool(args)
+
+
+def build_router(args: Spec) -> Application:
+    """The routers, in a Serve config file."""
+    return _routers(args)
+
+
+def _pool(spec: PoolSpec, scale: Scale | None = None) -> Application:
+    pool = spec.pool
     deployment = serve.deployment(
-        replica,
-        name=deployment_name(role, name),
-        num_replicas=pool.replicas.min,
+        PrefillReplica if spec.role is Role.PREFILL else DecodeReplica,
+        name=deployment_name(spec.role, spec.name),
         max_ongoing_requests=UNBOUNDED,
         # A checkpoint that does not load will not load the next time either.
         max_constructor_retry_count=1,
         ray_actor_options={
             "num_cpus": pool.cpus,
             "num_gpus": pool.gpus,
+            "resources": pool.resources,
             "runtime_env": {"env_vars": replica_environment(pool)},
         },
-        request_router_config=RequestRouterConfig(
-            request_router_class=PolicyRequestRouter,
-            request_router_kwargs={
-                "policy": pool.policy or DEFAULTS[role],
-                "tpot_ms": pool.tpot_ms,
-                "routers": spec.router.replicas,
-            },
-        ),
-        # A replica that leaves finishes what it has; Serve waits no longer than that takes.
-        graceful_shutdown_timeout_s=pool.drain_s,
+        request_router_config=RequestRouterConfig(request_router_class=PolicyRequestRouter),
         health_check_period_s=5,
     )
-    return deployment.bind(spec, name)
+    # With HAProxy in front, Serve refuses a request router of ours on an application's ingress.
+    return serve.deployment(NoIngress, name=NO_INGRESS, autoscaling_config=NEVER).bind(
+        _scaled(deployment, scale).bind(spec)
+    )
+
+
+def _routers(spec: Spec, scale: Scale | None = None) -> Application:
+    deployment = serve.deployment(
+        Router,
+        name=ROUTER,
+        max_ongoing_requests=UNBOUNDED,
+        ray_actor_options={
+            "num_cpus": ROUTER_CPUS,
+            "resources": spec.router.resources,
+            "runtime_env": {"env_vars": router_environment()},
+        },
+    )
+    return _scaled(deployment, scale).bind(spec, pool_handles(spec))
+
+
+def _scaled(deployment: serve.Deployment, scale: Scale | None) -> serve.Deployment:
+    return deployment.options(**scale.model_dump()) if scale else deployment
+
+
+def pool_handles(spec: Spec) -> Mapping[tuple[Role, str], DeploymentHandle]:
+    """Handles of pools that need not be there yet: calls wait for a first replica, or find none."""
+    return {
+        (role, name): DeploymentHandle(deployment_name(role, name), application_name(role, name))
+        for role, name in spec.pools()
+    }

@@ -5,9 +5,14 @@ request router by value (`RequestRouterConfig`), and `serve.ingress` the class t
 these name as a global is copied; a module is not.
 """
 
+import random
 from typing import Final
 
+from heliostat.spec import Spec
+from heliostat.wire import Role
+from router.choice import Chooser
 from router.histogram import Histogram
+from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
 
 BOARD: Final = TelemetryBoard()
@@ -16,3 +21,20 @@ of its index later: `BOARD.index.resize`."""
 
 ROUTING: Final = Histogram()
 """What each choice of a replica took in this process, ms."""
+
+SPEC: Spec | None = None
+"""What the router of this process serves; its pools' policies are read here, so that a pool's replicas are
+left alone when only the choice among them changes."""
+
+
+def chooser(role: Role, pool: str) -> Chooser:
+    """A fresh one for that pool, as the spec wants it; by default before there is a spec."""
+    section = SPEC.pools().get((role, pool)) if SPEC else None
+    policy = (section.policy if section else None) or DEFAULTS[role]
+    return Chooser(
+        BOARD,
+        POLICIES[policy].make(),
+        random.random,
+        tpot_target_ms=(section.tpot_ms if section else None) or 0.0,
+        routers=SPEC.router.replicas if SPEC else 1,
+    )

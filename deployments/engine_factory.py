@@ -5,21 +5,19 @@ import uuid
 from deployments.engine import Engine, EngineConfig, KvListener
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
-from heliostat.spec import Spec
-from heliostat.wire import Role
+from heliostat.spec import PoolSpec
 from kvtransfer.contract import check_contract, kv_domain, read_module
 
 
-def engine_config(spec: Spec, role: Role, name: str, replica: str) -> EngineConfig:
+def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
     """Resolve the pool's weights and check them against the family (rule 7). Raises HeliostatError."""
-    pool = spec.pools()[role, name]
-    module = read_module(local_weights(pool.weights))
+    module = read_module(local_weights(spec.pool.weights))
     base = read_module(local_weights(spec.family.base))
-    check_contract("the family base", base.contract, f"{role}.{name}", module.contract)
+    check_contract("the family base", base.contract, f"{spec.role}.{spec.name}", module.contract)
     return EngineConfig(
-        role=role,
-        name=name,
-        pool=pool,
+        role=spec.role,
+        name=spec.name,
+        pool=spec.pool,
         family=spec.family,
         transfer=spec.transfer.model_copy(update={"host": reachable_host(spec.transfer)}),
         weights=module.path,

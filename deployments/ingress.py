@@ -16,7 +16,7 @@ from deployments.catalog import CatalogDesk
 from deployments.catalog_files import spec_models
 from deployments.catalog_handles import PoolReplicas, RouterPeers
 from deployments.catalog_live import LiveModels, root
-from deployments.cluster_view import ServeClusterView
+from deployments.cluster_view import PoolKey, ServeClusterView
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
@@ -48,7 +48,7 @@ class Router:
     """One router replica: HTTP in, token streams out, no engine inside."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, spec: Spec, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
+        self, spec: Spec, handles: Mapping[PoolKey, DeploymentHandle]
     ) -> None:
         # Imported here, because whoever only builds the application must not wait for vLLM's import.
         from router.frontend.app import build_app
@@ -56,6 +56,7 @@ class Router:
 
         self._spec = spec
         served = spec_models(spec)
+        board.SPEC = spec  # before the first call through a handle
         board.BOARD.index.resize(spec.router.prefix_blocks)
         self._inbox = Inbox(
             reachable_host(spec.transfer),
@@ -65,10 +66,8 @@ class Router:
             first_token_s=spec.router.first_token_s,
             idle_s=spec.router.idle_s,
         )
-        handles = {(Role.PREFILL, name): handle for name, handle in prefill.items()}
-        handles |= {(Role.DECODE, name): handle for name, handle in decode.items()}
         self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address)
-        self._make_pools(prefill, decode)
+        self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
@@ -116,18 +115,18 @@ class Router:
         gc.freeze()
         self._app = build_app(serving, self._cluster, self._with_router, self._desk)
 
-    def _make_pools(
-        self, prefill: Mapping[str, DeploymentHandle], decode: Mapping[str, DeploymentHandle]
-    ) -> None:
+    def _make_pools(self, handles: Mapping[PoolKey, DeploymentHandle]) -> None:
         """Models that share a pool share what stands for it here."""
         first_token_s = self._spec.router.first_token_s
         self._prefill = {
-            name: ServePrefillPool(self._cluster.pool(Role.PREFILL, name), handle, board.BOARD, first_token_s)
-            for name, handle in prefill.items()
+            name: ServePrefillPool(self._cluster.pool(role, name), handle, board.BOARD, first_token_s)
+            for (role, name), handle in handles.items()
+            if role is Role.PREFILL
         }
         self._decode = {
-            name: ServeDecodePool(self._cluster.pool(Role.DECODE, name), handle, board.BOARD, self._inbox)
-            for name, handle in decode.items()
+            name: ServeDecodePool(self._cluster.pool(role, name), handle, board.BOARD, self._inbox)
+            for (role, name), handle in handles.items()
+            if role is Role.DECODE
         }
 
     def _route(self, served: ServedModel) -> Route:

@@ -10,9 +10,9 @@ from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
 from heliostat.errors import EngineStartError, HeliostatError
-from heliostat.spec import Spec
+from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
+from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
@@ -24,13 +24,11 @@ MAX_ABORTED = 4096
 class _Replica:
     """What both roles have in common: start, health, load, end."""
 
-    role: Role
-
-    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         context = serve.get_replica_context()
-        pool_name = f"{self.role}.{name}"
+        pool_name = f"{spec.role}.{spec.name}"
         try:
-            config = engine_config(spec, self.role, name, f"{context.deployment}#{context.replica_tag}")
+            config = engine_config(spec, f"{context.deployment}#{context.replica_tag}")
             self._engine = create_engine(config, self._kv_changed)
         except EngineStartError:
             raise
@@ -75,10 +73,8 @@ class _Replica:
 class PrefillReplica(_Replica):
     """Turns prompts into KV caches and tickets."""
 
-    role = Role.PREFILL
-
-    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
-        await super().__init__(spec, name)
+    async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]
+        await super().__init__(spec)
         self._reaper = asyncio.create_task(self._reap(spec.transfer.lease_s))
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
@@ -105,10 +101,8 @@ class PrefillReplica(_Replica):
 class DecodeReplica(_Replica):
     """Turns KV caches into tokens, for all models of its pool in one batch."""
 
-    role = Role.DECODE
-
-    async def __init__(self, spec: Spec, name: str) -> None:  # type: ignore[misc]
-        await super().__init__(spec, name)
+    async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]
+        await super().__init__(spec)
         self._aborted: OrderedDict[str, None] = OrderedDict()
 
     async def decode(self, request: DecodeRequest) -> DecodeResult:

@@ -4,15 +4,13 @@ Serve builds one request router per handle inside the calling process, so the te
 policies read is one per process too.
 """
 
-import random
 import time
 
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from deployments import board
-from heliostat.wire import DecodeRequest, PrefillRequest
+from heliostat.wire import DecodeRequest, PrefillRequest, Role
 from router.choice import Chooser
-from router.policy import POLICIES
 
 
 def replica_name(replica_id: ReplicaID) -> str:
@@ -20,18 +18,18 @@ def replica_name(replica_id: ReplicaID) -> str:
     return f"{replica_id.deployment_id.name}#{replica_id.unique_id}"
 
 
+def pool_key(replica_id: ReplicaID) -> tuple[Role, str]:
+    """The pool that a replica belongs to, by the name of its deployment."""
+    role, _, name = replica_id.deployment_id.name.partition("-")
+    return Role(role), name
+
+
 class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     """Ranks a pool's replicas with the policy of that name; no remote call on the decision path."""
 
-    def initialize_state(self, policy: str, tpot_ms: float | None = None, routers: int = 1) -> None:
-        """Serve passes `request_router_kwargs` here: the policy, the pool's target, how many others route."""
-        self._chooser = Chooser(
-            board.BOARD,
-            POLICIES[policy].make(),
-            random.random,
-            tpot_target_ms=tpot_ms or 0.0,
-            routers=routers,
-        )
+    def initialize_state(self) -> None:
+        """Serve calls this at the end of its constructor."""
+        self._chooser: Chooser | None = None
         self._candidates: list[RunningReplica] = []
         self._names: tuple[str, ...] = ()
 
@@ -43,6 +41,10 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         if candidate_replicas is not self._candidates or len(candidate_replicas) != len(self._names):
             self._candidates = candidate_replicas
             self._names = tuple(replica_name(replica.replica_id) for replica in candidate_replicas)
+            if self._chooser is None and candidate_replicas:
+                self._chooser = board.chooser(*pool_key(candidate_replicas[0].replica_id))
+        if self._chooser is None:
+            return []
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
         # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked
         # already, or over, and nobody would ever end a second booking.
@@ -55,7 +57,7 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: object
     ) -> None:
-        if leg := _leg(pending_request):
+        if self._chooser and (leg := _leg(pending_request)):
             call_id = pending_request.metadata.internal_request_id
             self._chooser.sent(replica_name(replica_id), call_id, leg)
 

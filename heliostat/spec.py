@@ -4,9 +4,9 @@ The YAML file is `docs/spec.md`'s subject; `heliostat.specfile.load_spec` reads 
 frozen: a running cluster's spec changes by loading another one.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, model_validator
 
 from heliostat.wire import Role
 
@@ -144,6 +144,10 @@ class Pool(_Frozen):
     replicas: Replicas = Replicas()
     gpus: int = Field(default=1, ge=0, description="GPUs of one replica; above 1 is tensor parallelism.")
     cpus: float = Field(default=1.0, ge=0, description="CPU cores that Ray sets aside for one replica.")
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="Custom Ray resources of one replica, to place it: `{prefill_gpu: 1}`.",
+    )
     kv_cache_gib: float | None = Field(
         default=None,
         gt=0,
@@ -166,6 +170,9 @@ class Pool(_Frozen):
     drain_s: float = Field(
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
+
+    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s")
+    """Keys that Serve and the routers go by; a replica does not know them."""
 
     @property
     def takes_adapters(self) -> bool:
@@ -220,6 +227,9 @@ class Router(_Frozen):
     """The router replicas, and when they give up on a replica of a pool."""
 
     replicas: int = Field(default=1, ge=1)
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Custom Ray resources of one router replica, to place it."
+    )
     prefix_blocks: int = Field(
         default=1_000_000, ge=0, description="Blocks that the prefix index of one router replica holds."
     )
@@ -228,6 +238,19 @@ class Router(_Frozen):
     model_changes: bool = Field(
         default=False, description="Whether `heliostat models add` and `remove` may change the models."
     )
+
+
+class PoolSpec(_Frozen):
+    """What one pool's replicas are made from: that part of a spec, and no more.
+
+    While it stays the same, a changed spec leaves the pool's replicas alone.
+    """
+
+    role: Annotated[Role, Strict(False)]  # a word where it comes from JSON
+    name: Name
+    family: Family
+    transfer: Transfer
+    pool: Pool
 
 
 class Spec(_Frozen):
@@ -244,3 +267,18 @@ class Spec(_Frozen):
         """Every pool by role and name, prefill first, in the order of the file."""
         prefill = {(Role.PREFILL, name): pool for name, pool in self.prefill.items()}
         return prefill | {(Role.DECODE, name): pool for name, pool in self.decode.items()}
+
+    def pool_spec(self, role: Role, name: str) -> PoolSpec:
+        """The part that one pool's replicas are made from. Raises KeyError.
+
+        What changes nothing in a replica is left at its default there.
+        """
+        pool = self.pools()[role, name]
+        outside = {key: Pool.model_fields[key].get_default() for key in Pool.OUTSIDE_REPLICAS}
+        return PoolSpec(
+            role=role,
+            name=name,
+            family=self.family,
+            transfer=self.transfer,
+            pool=pool.model_copy(update=outside),
+        )

@@ -7,15 +7,21 @@ from pathlib import Path
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
-from deployments.app import BuildArgs, build, deployment_name
+from deployments.app import APP_NAME, application_names, build_applications, deployment_name
 from deployments.request_router import PolicyRequestRouter
+from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart" / "cluster.yaml"
 
 
-def test_build_takes_the_arguments_of_serve_run() -> None:
-    assert isinstance(build(BuildArgs.model_validate({"spec": str(QUICKSTART)})), Application)
+def test_every_pool_is_an_application_and_so_are_the_routers() -> None:
+    spec = load_spec(QUICKSTART)
+    applications = build_applications(spec)
+    assert list(applications) == list(application_names(spec).values())
+    assert len(applications) == len(spec.pools()) + 1
+    assert list(applications)[-1] == APP_NAME
+    assert all(isinstance(application, Application) for application in applications.values())
 
 
 def test_deployments_are_named_after_role_and_pool() -> None:

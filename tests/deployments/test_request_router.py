@@ -58,7 +58,7 @@ def own_board(monkeypatch: pytest.MonkeyPatch) -> TelemetryBoard:
 def request_router() -> PolicyRequestRouter:
     """As Serve leaves it after its own part of the constructor."""
     router: PolicyRequestRouter = PolicyRequestRouter.__new__(PolicyRequestRouter)
-    router.initialize_state(policy="time_to_kv")
+    router.initialize_state()
     return router
 
 

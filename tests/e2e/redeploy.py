@@ -10,12 +10,15 @@ set_serve_environment()  # before Ray Serve is imported
 import ray  # noqa: E402
 from ray import serve  # noqa: E402
 
-from deployments.app import APP_NAME, build_application  # noqa: E402
+from deployments.app import APP_NAME, ROUTE_PREFIX, build_applications  # noqa: E402
 from heliostat.specfile import load_spec  # noqa: E402
 
 ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
 serve.run_many(
-    [serve.RunTarget(build_application(load_spec(Path(sys.argv[2]))), name=APP_NAME, route_prefix="/")],
+    [
+        serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
+        for name, application in build_applications(load_spec(Path(sys.argv[2]))).items()
+    ],
     wait_for_ingress_deployment_creation=False,
     wait_for_applications_running=False,
 )

@@ -85,8 +85,8 @@ CASES = {
     "an unknown key with a near one": (
         change("replicas:", "replica:"),
         "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, adapters, "
-        "lora, icarus, local_prefill_tokens, replicas, gpus, cpus, kv_cache_gib, max_running, engine_args, "
-        "engine, sim, policy, tpot_ms, drain_s)",
+        "lora, icarus, local_prefill_tokens, replicas, gpus, cpus, resources, kv_cache_gib, max_running, "
+        "engine_args, engine, sim, policy, tpot_ms, drain_s)",
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),

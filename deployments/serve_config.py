@@ -1,0 +1,75 @@
+"""A spec as a Serve config file: what `serve deploy`, Serve's REST API and KubeRay take.
+
+Each pool is an application whose `args` are what its replicas are made from. What may change without a new
+replica stands under `deployments`, where Serve applies it to the replicas that run.
+"""
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from deployments.app import (
+    APP_NAME,
+    ROUTE_PREFIX,
+    ROUTER,
+    application_name,
+    deployment_name,
+    pool_scale,
+    router_scale,
+)
+from heliostat.spec import Spec
+
+BUILD_POOL = "deployments.app:build_pool"
+BUILD_ROUTER = "deployments.app:build_router"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class DeploymentSection(_Section):
+    """Overrides of one deployment."""
+
+    name: str
+    num_replicas: int
+    graceful_shutdown_timeout_s: float
+
+
+class ApplicationSection(_Section):
+    """One application; `route_prefix` is null where no HTTP goes."""
+
+    name: str
+    route_prefix: str | None
+    import_path: str
+    args: dict[str, JsonValue]
+    deployments: tuple[DeploymentSection, ...]
+
+
+class ServeConfig(_Section):
+    """The part of Serve's config file that follows from a spec; the routers' application comes last."""
+
+    applications: tuple[ApplicationSection, ...]
+
+
+def serve_config(spec: Spec) -> ServeConfig:
+    """The applications of a spec whose weights are hub names or directories that every node has."""
+    pools = [
+        ApplicationSection(
+            name=application_name(role, name),
+            route_prefix=None,
+            import_path=BUILD_POOL,
+            args=spec.pool_spec(role, name).model_dump(mode="json", exclude_defaults=True),
+            deployments=(
+                DeploymentSection(
+                    name=deployment_name(role, name), **pool_scale(spec, role, name).model_dump()
+                ),
+            ),
+        )
+        for role, name in spec.pools()
+    ]
+    routers = ApplicationSection(
+        name=APP_NAME,
+        route_prefix=ROUTE_PREFIX,
+        import_path=BUILD_ROUTER,
+        args=spec.model_dump(mode="json", exclude_defaults=True),
+        deployments=(DeploymentSection(name=ROUTER, **router_scale(spec).model_dump()),),
+    )
+    return ServeConfig(applications=(*pools, routers))

@@ -1,0 +1,78 @@
+"""A spec as a Serve config file: what Serve itself makes of it, and what a changed spec changes."""
+
+import json
+from pathlib import Path
+
+from ray.serve import Application
+from ray.serve.schema import ServeDeploySchema
+
+from deployments.app import build_pool, build_router
+from deployments.serve_config import ApplicationSection, serve_config
+from heliostat.spec import Limits, Model, PoolSpec, Replicas, Spec
+from heliostat.specfile import load_spec
+from heliostat.wire import Role
+
+SPEC = load_spec(Path(__file__).parents[2] / "examples" / "quickstart" / "cluster.yaml")
+
+
+def sections(spec: Spec) -> dict[str, ApplicationSection]:
+    return {section.name: section for section in serve_config(spec).applications}
+
+
+def changed(before: Spec, after: Spec, part: str) -> set[str]:
+    """Applications whose `part` differs."""
+    left, right = sections(before), sections(after)
+    return {name for name in left if getattr(left[name], part) != getattr(right[name], part)}
+
+
+def with_pool(spec: Spec, role: Role, name: str, **update: object) -> Spec:
+    pools = {**getattr(spec, role.value)}
+    pools[name] = pools[name].model_copy(update=update)
+    return spec.model_copy(update={role.value: pools})
+
+
+def test_serve_takes_the_config_as_it_is_written_to_a_file() -> None:
+    config = ServeDeploySchema.model_validate(json.loads(serve_config(SPEC).model_dump_json()))
+    assert [app.name for app in config.applications] == [
+        "heliostat-prefill-base",
+        "heliostat-prefill-home",
+        "heliostat-prefill-mirror",
+        "heliostat-decode-base",
+        "heliostat-decode-spell",
+        "heliostat",
+    ]
+    assert [app.route_prefix for app in config.applications] == [None] * 5 + ["/"]
+
+
+def test_the_builders_take_the_arguments_that_the_config_holds() -> None:
+    for section in serve_config(SPEC).applications[:-1]:
+        assert isinstance(
+            build_pool(PoolSpec.model_validate(json.loads(json.dumps(section.args)))), Application
+        )
+    routers = serve_config(SPEC).applications[-1]
+    read = Spec.model_validate(json.loads(json.dumps(routers.args)))
+    assert read == SPEC
+    assert isinstance(build_router(read), Application)
+
+
+def test_other_replicas_and_another_drain_build_nothing_anew_in_any_pool() -> None:
+    more = with_pool(SPEC, Role.DECODE, "base", replicas=Replicas(min=3, max=3), drain_s=5.0)
+    assert changed(SPEC, more, "args") == {"heliostat"}
+    assert changed(SPEC, more, "deployments") == {"heliostat-decode-base"}
+    assert sections(more)["heliostat-decode-base"].deployments[0].num_replicas == 3
+
+
+def test_another_policy_or_target_is_the_routers_affair() -> None:
+    other = with_pool(SPEC, Role.DECODE, "base", policy="least_load", tpot_ms=30.0)
+    assert changed(SPEC, other, "args") == {"heliostat"}
+
+
+def test_a_model_more_is_the_routers_affair() -> None:
+    models = {**SPEC.models, "two": Model(prefill="home", decode="base", limits=Limits(concurrency=2))}
+    more = SPEC.model_copy(update={"models": models})
+    assert changed(SPEC, more, "args") == {"heliostat"}
+
+
+def test_other_weights_build_their_pool_anew_and_no_other() -> None:
+    other = with_pool(SPEC, Role.PREFILL, "home", weights="acme/home-v2")
+    assert changed(SPEC, other, "args") == {"heliostat-prefill-home", "heliostat"}
