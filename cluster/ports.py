@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 PORTS = range(20_000, 30_000)
 
+BLOCKS = [range(first, first + 50) for first in range(30_000, 32_700, 50)]
+"""What Serve may give its replicas, up to the ephemeral range."""
+
 
 def free_ports(count: int, host: str = "0.0.0.0", among: Sequence[int] = PORTS) -> list[int]:
     """Ports of `host` on which nobody listens now. Raises OSError when there are not so many."""
@@ -22,6 +25,28 @@ def free_ports(count: int, host: str = "0.0.0.0", among: Sequence[int] = PORTS) 
     if len(found) < count:
         raise OSError(f"no {count} free ports from {among[0]} to {among[-1]}")
     return found
+
+
+def claim_block() -> tuple[range, socket.socket]:
+    """One of `BLOCKS` for this run alone, and the claim, which holds until that socket is closed.
+
+    Serve's replicas share their ports with whoever listens there too (SO_REUSEPORT): of two clusters on one
+    host, both with a router at Serve's first port, each would get some of the other's requests.
+    Raises OSError when all are claimed.
+    """
+    for block in random.sample(BLOCKS, len(BLOCKS)):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", block[-1]))
+        except OSError:
+            claim.close()
+            continue
+        if all(is_free("0.0.0.0", port) for port in block[:-1]):
+            return block[:-1], claim
+        claim.close()
+    raise OSError(
+        f"no ports from {BLOCKS[0][0]} to {BLOCKS[-1][-1]} are left; {len(BLOCKS)} clusters run here"
+    )
 
 
 def is_free(host: str, port: int) -> bool:

@@ -12,7 +12,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from cluster.ports import free_ports
+from cluster.ports import claim_block, free_ports
 
 MAX_CONNECTIONS = 16_384
 """Open client connections of one HAProxy; Serve's own default, 4096, is what one busy agent fleet opens."""
@@ -27,6 +27,8 @@ def set_serve_environment() -> None:
     folder = Path(tempfile.mkdtemp(prefix="hap-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     stats_port, metrics_port = free_ports(2)
+    replica_ports, claim = claim_block()
+    atexit.register(claim.close)
     defaults = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -39,6 +41,8 @@ def set_serve_environment() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
         # HAProxy stops sending to a router that leaves; waiting 30 s more would only delay Ctrl-C.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }

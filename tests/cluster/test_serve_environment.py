@@ -37,3 +37,10 @@ def test_the_socket_path_is_short_enough_for_haproxy() -> None:
 
 def test_our_haproxy_is_installed() -> None:
     assert (Path(sysconfig.get_path("scripts")) / "heliostat-haproxy").exists()
+
+
+def test_two_clusters_on_one_host_have_replicas_at_different_ports() -> None:
+    set_serve_environment()
+    first = os.environ.pop("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT")
+    set_serve_environment()
+    assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] != first
