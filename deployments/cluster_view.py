@@ -14,7 +14,7 @@ import heliostat
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
-from heliostat.wire import Load, Role
+from heliostat.wire import Load, ReplicaVersion, Role
 from router.catalog import ServedModel
 from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
@@ -25,13 +25,16 @@ BEAT_S = 1.0
 SEARCH_S = 0.25
 """Between two beats while a pool has no replica."""
 
+IDENTIFY_S = 5.0
+"""Replicas that have said who they are say it again: another router may have told them of new partners."""
+
 ANSWER_S = 5.0
 """How long a beat waits. A slow answer is no news: whether a replica lives is for Serve's health check."""
 
 logger = logging.getLogger(__name__)
 
 PoolKey = tuple[Role, str]
-Answer = TypeVar("Answer", Load, ReplicaStatus)
+Answer = TypeVar("Answer", Load, ReplicaStatus, ReplicaVersion)
 
 
 class ServeClusterView:
@@ -46,6 +49,7 @@ class ServeClusterView:
         inbox_address: str,
     ) -> None:
         """`models` are those that are served; its owner changes it as they come and go."""
+        self._spec = spec
         self._models = models
         self._handles = handles
         self._board = board
@@ -55,6 +59,7 @@ class ServeClusterView:
         }
         self._replicas: dict[PoolKey, set[str]] = {}
         self._names: dict[PoolKey, tuple[str, ...]] = {}
+        self._identified_s: dict[PoolKey, float] = {}
         self._beats: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -80,6 +85,10 @@ class ServeClusterView:
     def answers(self, key: PoolKey) -> bool:
         """Whether that pool has a replica, for all we know."""
         return self._problems[key] is None
+
+    def runs(self, key: PoolKey, versions: frozenset[str]) -> bool:
+        """Whether that pool has a replica of one of these versions, for all we know."""
+        return self._board.roster.select(self.names(key), versions) != ()
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
@@ -121,9 +130,30 @@ class ServeClusterView:
                 continue
             for load in loads:
                 self._board.observe(load)
+            await self._identify(key, {load.replica for load in loads})
             self._set_replicas(key, {load.replica for load in loads})
             self._board.keep(name for names in self._replicas.values() for name in names)
             await asyncio.sleep(BEAT_S if loads else SEARCH_S)
+
+    async def _identify(self, key: PoolKey, replicas: set[str]) -> None:
+        """Before any of them counts as there: which version it is. They hear what our spec has on the other
+        side, and so does every other router from them."""
+        now = asyncio.get_running_loop().time()
+        recent = now - self._identified_s.get(key, -IDENTIFY_S) < IDENTIFY_S
+        if not replicas or (recent and self._board.roster.knows(replicas)):
+            return
+        role, name = key
+        others = self._spec.decode if role is Role.PREFILL else self._spec.prefill
+        partners = tuple(sorted({pool.weights for pool in others.values()}))
+        try:
+            answers = await self._ask(
+                key, ReplicaVersion, "identify", self._spec.pools()[key].weights, partners
+            )
+        except TimeoutError:
+            return
+        self._identified_s[key] = now
+        for answer in answers:
+            self._board.roster.observe(answer.replica, answer.version)
 
     def lost(self, replica: str) -> None:
         """A replica's connection broke: the pool does without it until a beat finds it again."""
@@ -138,7 +168,7 @@ class ServeClusterView:
         self._replicas[key] = replicas
         self._problems[key] = None if replicas else f"{_label(key)} has no replica that answers"
 
-    async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: str) -> list[Answer]:
+    async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: object) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.
 
         Raises TimeoutError when they are not complete in time.
@@ -174,6 +204,9 @@ class ViewedPool:
 
     def answers(self) -> bool:
         return self.cluster.answers(self.key)
+
+    def runs(self, versions: frozenset[str]) -> bool:
+        return self.cluster.runs(self.key, versions)
 
 
 def _label(key: PoolKey) -> str:

@@ -10,7 +10,16 @@ from typing import Protocol
 
 from heliostat.spec import Family, Pool, Transfer
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from heliostat.wire import (
+    Adapter,
+    DecodeRequest,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    Role,
+    TokenFrame,
+    Version,
+)
 
 KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
 """Replica, prompt blocks that its engine keeps now, and those that it has dropped (`PrefixIndex.hashes`).
@@ -21,7 +30,8 @@ Called on the replica's event loop, by engines that cache prefixes.
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Everything a replica's engine needs; `domain` is the KV domain of its weights.
+    """Everything a replica's engine needs; `domain` is the KV domain of its weights, `version` what it is to
+    others.
 
     `owner` is the id under which it keeps KV, drawn anew at every start: what a restarted replica's
     predecessor kept is nobody's.
@@ -36,6 +46,7 @@ class EngineConfig:
     domain: str
     replica: str
     owner: str
+    version: Version = Version()
 
     @property
     def caches_prefixes(self) -> bool:

@@ -1,12 +1,17 @@
 """From a pool of a spec to its engine: what a replica runs, and whoever measures engines without replicas."""
 
+import hashlib
 import uuid
+from dataclasses import replace
+from importlib.metadata import version as installed
 
 from deployments.engine import Engine, EngineConfig, KvListener
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import PoolSpec
-from kvtransfer.contract import check_contract, kv_domain, read_module
+from heliostat.wire import Version
+from kvtransfer.card import read_card
+from kvtransfer.contract import Module, check_contract, engine_contract, kv_domain, read_module
 
 
 def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
@@ -24,7 +29,31 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
         domain=kv_domain(module, spec.family.dtype),
         replica=replica,
         owner=uuid.uuid4().hex,
+        version=_version(spec, module),
     )
+
+
+def _version(spec: PoolSpec, module: Module) -> Version:
+    """What a replica of this pool will say of itself (`kvtransfer.fit.version_misfit`)."""
+    pool, card = spec.pool, read_card(module.path)
+    connector = spec.transfer.connector
+    settings = {
+        "dtype": str(pool.engine_args.get("dtype", spec.family.dtype)),
+        "kv_cache_dtype": str(pool.engine_args.get("kv_cache_dtype", "auto")),
+        "block_size": str(pool.engine_args.get("block_size", spec.family.block_size or "default")),
+        "transport": connector.name if connector else spec.transfer.transport,
+        "engine": f"vllm {installed('vllm')}" if pool.engine == "vllm" else pool.engine,
+    }
+    version = Version(
+        weights=module.weights,
+        source=pool.weights,
+        domain=kv_domain(module, spec.family.dtype),
+        contract=engine_contract(module, settings),
+        method=card.method if card else "",
+        partner=card.partner if card else "",
+        icarus=pool.icarus,
+    )
+    return replace(version, id=hashlib.blake2b(repr(version).encode(), digest_size=8).hexdigest())
 
 
 def create_engine(config: EngineConfig, on_kv: KvListener | None = None) -> Engine:

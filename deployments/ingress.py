@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import time
 from collections.abc import Mapping
 
@@ -26,10 +27,13 @@ from heliostat.status import ClusterStatus, RouterStatus
 from heliostat.wire import Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
-from router.catalog import Catalog, ServedModel, Snapshot
+from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
 from router.loop_watch import LoopWatch
-from router.pipeline import Pipeline, Route
+from router.match import VersionWait
+from router.pairing import Side, VersionPairing
+from router.pipeline import Pipeline
+from router.route import Route
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,11 @@ class Router:
         )
         routes = {name: self._route(model) for name, model in served.items()}
         pipeline = Pipeline(
-            routes, self._admission, self._accounts, early=spec.transfer.decode_choice == "early"
+            routes,
+            self._admission,
+            self._accounts,
+            early=spec.transfer.decode_choice == "early",
+            wait=VersionWait(spec.router.first_token_s),
         )
         self._listening = asyncio.create_task(self._inbox.start())
         self._cluster.start()
@@ -132,6 +140,13 @@ class Router:
     def _route(self, served: ServedModel) -> Route:
         model, prefill, decode = served.model, served.prefill_adapter, served.decode_adapter
         pool = self._spec.decode[model.decode]
+        pairing = VersionPairing(
+            board.BOARD.roster,
+            self._side(Role.PREFILL, model.prefill, prefill),
+            self._side(Role.DECODE, model.decode, decode),
+            random.random,
+            untrained_pair=model.untrained_pair,
+        )
         return Route(
             self._prefill[model.prefill],
             self._decode[model.decode],
@@ -139,7 +154,13 @@ class Router:
             prefill_adapter=prefill.adapter if prefill else None,
             decode_adapter=decode.adapter if decode else None,
             local_prefill_tokens=pool.local_prefill_tokens if pool.icarus else None,
+            pairing=pairing,
+            untrained_pair=model.untrained_pair,
         )
+
+    def _side(self, role: Role, name: str, adapter: ServedAdapter | None) -> Side:
+        view, pool = self._cluster.pool(role, name), self._spec.pools()[role, name]
+        return Side(lambda: view.names, pool.weights, adapter.adapter if adapter else None)
 
     async def adopt(self, snapshot: Snapshot) -> None:
         """Another router tells what it knows of models that came and went."""

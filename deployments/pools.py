@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from heliostat.errors import (
     HandoffFailedError,
     HeliostatError,
+    LegFailedError,
     PoolUnavailableError,
     PrefillFailedError,
     RequestError,
@@ -37,6 +38,9 @@ class PoolView(Protocol):
     def answers(self) -> bool:
         """Whether any of its replicas answered the last time they were asked."""
 
+    def runs(self, versions: frozenset[str]) -> bool:
+        """Whether any of those is of one of these versions."""
+
 
 LOOK_S = 0.25
 """Between two looks whether a call that no replica has taken yet can still find one."""
@@ -53,8 +57,11 @@ def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> 
 
 
 @asynccontextmanager
-async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> AsyncGenerator[None, None]:
-    """Raises PoolUnavailableError when the leg waits for a replica and the pool has none.
+async def _must_be_sent(
+    board: TelemetryBoard, leg_id: str, pool: PoolView, versions: frozenset[str] | None = None
+) -> AsyncGenerator[None, None]:
+    """Raises PoolUnavailableError when the leg waits for a replica and the pool has none, and LegFailedError
+    when it has none of the leg's versions any more.
 
     Serve would go on waiting until one has been started again, and the client with it. However long a
     replica takes to answer, once it has taken the leg, or while there is one to take it, no limit holds.
@@ -68,7 +75,7 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
                 nonlocal timer
                 if board.was_sent(leg_id):
                     return
-                if pool.answers():
+                if pool.answers() and (versions is None or pool.runs(versions)):
                     timer = loop.call_later(LOOK_S, look)
                 else:
                     limit.reschedule(loop.time())
@@ -79,6 +86,8 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
             finally:
                 timer.cancel()
     except TimeoutError as error:
+        if pool.answers():
+            raise LegFailedError(f"{pool.label} has no replica of the wanted version any more") from error
         raise PoolUnavailableError(f"{pool.label} has no replica that answers; try again later") from error
     finally:
         board.left(leg_id)
@@ -113,7 +122,7 @@ class ServePrefillPool:
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            async with self._leg(request.request_id):
+            async with self._leg(request.request_id, request.versions):
                 result: PrefillResult = await response
         except BaseException:
             response.cancel()
@@ -125,7 +134,7 @@ class ServePrefillPool:
         results = _call(self._early, request)
         finished = False
         try:
-            async with self._leg(request.request_id):
+            async with self._leg(request.request_id, request.versions):
                 result: PrefillResult | None = await anext(results, None)
             while result is not None:
                 self._board.observe(result.load)
@@ -138,7 +147,9 @@ class ServePrefillPool:
                 results.cancel()
 
     @asynccontextmanager
-    async def _leg(self, leg_id: str, taken: bool = False) -> AsyncGenerator[None, None]:
+    async def _leg(
+        self, leg_id: str, versions: frozenset[str] | None = None, *, taken: bool = False
+    ) -> AsyncGenerator[None, None]:
         """One wait for an answer. Raises PrefillFailedError when the replica is lost or says nothing.
 
         The board hears how it went: a replica that fails again and again is rested.
@@ -149,7 +160,8 @@ class ServePrefillPool:
                 async with AsyncExitStack() as stack:
                     await stack.enter_async_context(asyncio.timeout(self._first_token_s))
                     if not taken:
-                        await stack.enter_async_context(_must_be_sent(self._board, leg_id, self._pool))
+                        sent = _must_be_sent(self._board, leg_id, self._pool, versions)
+                        await stack.enter_async_context(sent)
                     try:
                         yield
                     finally:
@@ -194,7 +206,7 @@ class ServeDecodePool:
         call = self._spawn(self._run(request, stream))
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, self._pool):
+            async with _must_be_sent(self._board, request.request_id, self._pool, request.versions):
                 frame = await stream.next()
             if frame is not None:
                 self._board.succeeded(stream.replica)

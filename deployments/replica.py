@@ -9,10 +9,19 @@ from collections.abc import AsyncGenerator, Sequence
 from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
+from deployments.identity import Identity
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult
+from heliostat.wire import (
+    Adapter,
+    DecodeRequest,
+    DecodeResult,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    ReplicaVersion,
+)
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
@@ -34,6 +43,7 @@ class _Replica:
             raise
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
+        self._identity = Identity(config.replica, config.version)
         self._outbox = Outbox(config.replica, self._engine.load)
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
@@ -48,9 +58,14 @@ class _Replica:
             await self._outbox.link(inbox)
         return self._engine.load()
 
+    async def identify(self, source: str, partners: tuple[str, ...]) -> ReplicaVersion:
+        """Who this replica is. A router asks, and tells what its spec deploys together (`Identity.told`)."""
+        return self._identity.told(source, partners)
+
     async def status(self) -> ReplicaStatus:
-        """The same for people, with what the handoffs cost."""
-        return await self._engine.status(os.getpid())
+        """Load and version for people, with what the handoffs cost."""
+        status = await self._engine.status(os.getpid())
+        return status.model_copy(update={"weights": self._identity.weights})
 
     async def load_adapter(self, adapter: Adapter) -> None:
         """Have an adapter in memory before its first request. Raises HeliostatError."""
@@ -79,13 +94,15 @@ class PrefillReplica(_Replica):
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
-        return await self._engine.prefill(request)
+        self._identity.check_prefill(request)
+        return self._identity.sign(await self._engine.prefill(request), request)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
+        self._identity.check_prefill(request)
         async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
             async for result in results:
-                yield result
+                yield self._identity.sign(result, request)
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
@@ -108,8 +125,10 @@ class DecodeReplica(_Replica):
     async def decode(self, request: DecodeRequest) -> DecodeResult:
         """One frame per engine step to the router's inbox, until the request is done.
 
-        Raises HandoffFailedError, also when the router is gone. Cancelling it frees the KV.
+        Raises HandoffFailedError, also when the router is gone, or the KV is not for this module. Cancelling
+        it frees the KV.
         """
+        self._identity.check_decode(request)
         address, _, number = request.reply_to.partition("#")
         stream, sent = int(number), 0
         link = await self._outbox.link(address)

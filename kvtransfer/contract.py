@@ -14,6 +14,9 @@ from pathlib import Path
 
 from heliostat.errors import ContractError, HeliostatError
 
+MAX_VALUE = 40
+"""Characters of one value in a ticket."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
@@ -93,6 +96,19 @@ def kv_domain(module: Module, dtype: str) -> str:
     contract = json.dumps([str(getattr(module.contract, field.name)) for field in fields(Contract)])
     digest = hashlib.blake2b(f"{module.weights}|{contract}|{dtype}".encode(), digest_size=8)
     return digest.hexdigest()
+
+
+def engine_contract(module: Module, settings: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What two replicas must have in common, as (name, value): the module's contract, and the settings of
+    their engines. Long values are digests: this travels with tickets."""
+    fixed = {field.name: str(getattr(module.contract, field.name)) for field in fields(Contract)}
+    return tuple((name, _brief(value)) for name, value in (fixed | dict(settings)).items())
+
+
+def _brief(value: str) -> str:
+    if len(value) <= MAX_VALUE:
+        return value
+    return hashlib.blake2b(value.encode(), digest_size=8).hexdigest()
 
 
 def digest_weights(path: Path) -> str:

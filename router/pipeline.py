@@ -8,6 +8,9 @@ when the last chunk of a long prompt begins, so that its KV moves while that is 
 is repaired by a fresh prefill, never by prefilling in the decode pool (rule 5). A decode replica that is
 lost in mid-stream is replaced: the prompt is prefilled again, and another replica takes the tokens that the
 client has as forced input before it goes on (rule 6).
+
+While pools roll, both legs go to versions that belong together, and an answer that has begun ends with the
+two that began it (`router.pairing`).
 """
 
 import asyncio
@@ -15,7 +18,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from heliostat.errors import (
     HandoffFailedError,
@@ -24,51 +26,17 @@ from heliostat.errors import (
     PoolUnavailableError,
     RequestError,
     UnknownModelError,
+    VersionsGoneError,
 )
-from heliostat.wire import Adapter, DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.door import Admission, Book
+from router.match import WAIT, RequestVersions, VersionWait
+from router.route import Route
 from router.trace import Trace
 
 MAX_ATTEMPTS = 3
 """Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
-
-
-class PrefillPool(Protocol):
-    """A prefill pool as the pipeline sees it; each call goes to the replica that its policy chooses."""
-
-    async def prefill(self, request: PrefillRequest) -> PrefillResult:
-        """Raises PrefillFailedError or PoolUnavailableError."""
-
-    def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
-        """The same, with a streamed ticket before the result for a long prompt. Closing it aborts the leg."""
-
-    async def release(self, ticket: Ticket) -> None:
-        """Drop KV that nobody will fetch."""
-
-
-class DecodePool(Protocol):
-    """A decode pool as the pipeline sees it."""
-
-    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
-        """Tokens of a prompt, from its first on, whose KV a replica of the pool has kept, to the block."""
-
-    def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The two pools behind a model's name."""
-
-    prefill: PrefillPool
-    decode: DecodePool
-    whole_prompt: bool = False
-    """Whether prefills get x_N, too (`heliostat.spec.Connector`)."""
-    prefill_adapter: Adapter | None = None
-    decode_adapter: Adapter | None = None
-    local_prefill_tokens: int | None = None
-    """In an ICaRus pool, what a decode replica may compute of a prompt by itself; None elsewhere (rule 5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +62,7 @@ class GenerateRequest:
 class _Progress:
     """What earlier attempts of a request leave to the next one."""
 
+    versions: RequestVersions
     generated: list[int] = field(default_factory=list)
     started: bool = False
     avoid: set[str] = field(default_factory=set)
@@ -111,23 +80,25 @@ class Pipeline:
         *,
         early: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        wait: VersionWait = WAIT,
     ) -> None:
         self._routes = routes
         self._admission = admission
         self._book = book
         self._early = early
         self._clock = clock
+        self._wait = wait
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
         """Frames of one request, without a gap or a repetition. Closing it aborts the running leg.
 
-        Raises UnknownModelError, OverloadedError, PrefillFailedError, HandoffFailedError or
-        PoolUnavailableError.
+        Raises UnknownModelError, OverloadedError, PrefillFailedError, HandoffFailedError, VersionsGoneError
+        or PoolUnavailableError.
         """
         route = self._routes.get(request.model)
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
-        trace, progress = request.trace, _Progress()
+        trace, progress = request.trace, _Progress(RequestVersions(route.pairing, self._wait, self._clock))
         with self._booked(request):
             async with self._admission.slot(
                 request.model,
@@ -189,7 +160,7 @@ class Pipeline:
         """Whether another attempt can carry on from here; also notes whom it should avoid."""
         if error.replica:
             progress.avoid.add(error.replica)
-        if progress.started and request.bound:
+        if isinstance(error, VersionsGoneError) or (progress.started and request.bound):
             return False
         return progress.fruitless < MAX_ATTEMPTS
 
@@ -201,25 +172,28 @@ class Pipeline:
             trace.prefilled_s = trace.prefilled_s or self._clock()
             arrived = False
             max_tokens = max(0, request.max_tokens - len(progress.generated))
-            leg = DecodeRequest(
-                self._leg_id(request, Role.DECODE),
-                request.model,
-                request.token_ids,
-                ticket,
-                request.sampling,
-                generated=tuple(progress.generated),
-                max_tokens=max_tokens,
-                expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
-                avoid=frozenset(progress.avoid),
-                session=request.session,
-                adapter=route.decode_adapter,
-            )
             try:
+                leg = DecodeRequest(
+                    self._leg_id(request, Role.DECODE),
+                    request.model,
+                    request.token_ids,
+                    ticket,
+                    request.sampling,
+                    generated=tuple(progress.generated),
+                    max_tokens=max_tokens,
+                    expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
+                    avoid=frozenset(progress.avoid),
+                    session=request.session,
+                    adapter=route.decode_adapter,
+                    versions=progress.versions.readers(ticket),
+                    untrained_pair=route.untrained_pair,
+                )
                 async with aclosing(route.decode.decode(leg)) as frames:
                     async for frame in frames:
                         arrived = True  # the decode replica has read the KV and released its name
                         trace.decode_replica = frame.load.replica
                         trace.load_ms = frame.load_ms or trace.load_ms
+                        progress.versions.began(ticket, frame.load.replica)
                         yield frame
             except HandoffFailedError as error:
                 if progress.started and request.bound:
@@ -252,6 +226,7 @@ class Pipeline:
             frozenset(progress.avoid),
             request.session,
             route.prefill_adapter,
+            await progress.versions.writers(frozenset(progress.avoid)),
         )
         if not self._early:
             yield self._noted(request.trace, await route.prefill.prefill(leg))
