@@ -142,8 +142,7 @@ class ServeClusterView:
         recent = now - self._identified_s.get(key, -IDENTIFY_S) < IDENTIFY_S
         if not replicas or (recent and self._board.roster.knows(replicas)):
             return
-        role, name = key
-        others = self._spec.decode if role is Role.PREFILL else self._spec.prefill
+        others = self._spec.decode if key[0] is Role.PREFILL else self._spec.prefill
         partners = tuple(sorted({pool.weights for pool in others.values()}))
         try:
             answers = await self._ask(

@@ -28,6 +28,10 @@ Called on the replica's event loop, by engines that cache prefixes.
 """
 
 
+NOBODY = Version()
+"""An engine without a replica around it need not say who it is."""
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """Everything a replica's engine needs; `domain` is the KV domain of its weights, `version` what it is to
@@ -46,7 +50,7 @@ class EngineConfig:
     domain: str
     replica: str
     owner: str
-    version: Version = Version()
+    version: Version = NOBODY
 
     @property
     def caches_prefixes(self) -> bool:

@@ -26,7 +26,7 @@ class Identity:
         return self._version.weights
 
     def told(self, source: str, partners: tuple[str, ...]) -> ReplicaVersion:
-        """A router's spec has these partners beside weights of the name `source`; the answer says who this is.
+        """A router's spec has these partners for weights of the name `source`; the answer says who this is.
 
         A spec that has other weights in this pool says nothing of these: its pool is on its way to another
         version, or this replica is.

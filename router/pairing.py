@@ -109,7 +109,7 @@ class VersionPairing:
         return Choice(frozenset((_drawn(weights, self._draw()),)))
 
     def readers(self, writer: Version | None, pinned: Pinned | None) -> Choice:
-        """Which versions may read what `writer` wrote; None: there is no ticket, the decode side writes all."""
+        """The versions that may read what `writer` wrote. None: there is no ticket, and nothing to read."""
         plan = self._current()
         if not plan.readers or (plan.free and pinned is None and (writer is None or writer.id in plan.fits)):
             return ANY
