@@ -69,6 +69,11 @@ class ServeClusterView:
             beat.add_done_callback(self._on_end)
             self._beats.add(beat)
 
+    def stop(self) -> None:
+        """No more beats; what is known stays."""
+        for beat in self._beats:
+            beat.cancel()
+
     def _on_end(self, beat: asyncio.Task[None]) -> None:
         """A beat ends with the router, or by a mistake of ours that must not stay silent."""
         if not beat.cancelled() and (error := beat.exception()):
@@ -88,7 +93,7 @@ class ServeClusterView:
 
     def runs(self, key: PoolKey, versions: frozenset[str]) -> bool:
         """Whether that pool has a replica of one of these versions, for all we know."""
-        return self._board.roster.select(self.names(key), versions) != ()
+        return not versions.isdisjoint(self._board.roster.groups(self.names(key)))
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""

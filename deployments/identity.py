@@ -17,7 +17,7 @@ class Identity:
     """One replica's version, and what it has been told of the other side."""
 
     def __init__(self, replica: str, version: Version) -> None:
-        self._replica = replica
+        self.replica = replica
         self._version = version
 
     @property
@@ -35,12 +35,12 @@ class Identity:
         new = tuple(partner for partner in partners if partner not in known)
         if source == self._version.source and new:
             self._version = replace(self._version, partners=(*known, *new)[-MAX_PARTNERS:])
-        return ReplicaVersion(self._replica, self._version)
+        return ReplicaVersion(self.replica, self._version)
 
     def check_prefill(self, request: PrefillRequest) -> None:
         """Raises PrefillFailedError when the router wants another version."""
         if request.versions is not None and self._version.id not in request.versions:
-            raise PrefillFailedError(f"{self._replica} runs another version than the request wants")
+            raise PrefillFailedError(f"{self.replica} runs another version than the request wants")
 
     def sign(self, result: PrefillResult, request: PrefillRequest) -> PrefillResult:
         """The result, whose ticket says who wrote its KV."""
@@ -50,10 +50,10 @@ class Identity:
     def check_decode(self, request: DecodeRequest) -> None:
         """Raises HandoffFailedError, which names the first difference, for KV that is not for this module."""
         if request.versions is not None and self._version.id not in request.versions:
-            raise HandoffFailedError(f"{self._replica} runs another version than the request wants")
+            raise HandoffFailedError(f"{self.replica} runs another version than the request wants")
         writer = request.ticket.writer if request.ticket else None
         if writer is None:
             return
         reader = with_adapter(self._version, request.adapter)
         if problem := version_misfit(writer, reader, request.untrained_pair):
-            raise HandoffFailedError(f"{self._replica}: {problem}")
+            raise HandoffFailedError(f"{self.replica}: {problem}")

@@ -61,8 +61,8 @@ class _Plan:
     readers: Mapping[str, Group]
     fits: Mapping[str, frozenset[str]]
     problem: str
-    free: bool
-    """One version a side at most, and they fit; or a side of which nothing is known."""
+    settled: tuple[Choice, Choice] | None
+    """What writes and what reads where nothing rolls: one version a side, and they fit."""
 
 
 class VersionPairing:
@@ -90,8 +90,8 @@ class VersionPairing:
         of the requests; a version whose replicas have all failed the request comes last.
         """
         plan = self._current()
-        if plan.free and pinned is None:
-            return ANY
+        if plan.settled and pinned is None:
+            return plan.settled[0]
         if not plan.writers:
             return ANY
         weights: dict[str, float] = {}
@@ -111,7 +111,9 @@ class VersionPairing:
     def readers(self, writer: Version | None, pinned: Pinned | None) -> Choice:
         """The versions that may read what `writer` wrote. None: there is no ticket, and nothing to read."""
         plan = self._current()
-        if not plan.readers or (plan.free and pinned is None and (writer is None or writer.id in plan.fits)):
+        if plan.settled and pinned is None and (writer is None or writer.id in plan.fits):
+            return plan.settled[1]
+        if not plan.readers:
             return ANY
         versions, problem = set(), ""
         for name, group in plan.readers.items():
@@ -149,9 +151,10 @@ class VersionPairing:
             misfits = {each: wrong or self._misfit(written, readers[each].version) for each in readers}
             fits[name] = frozenset(each for each, misfit in misfits.items() if misfit is None)
             problem = problem or next((misfit for misfit in misfits.values() if misfit), "")
-        free = not writers or not readers or (len(writers) == 1 and fits == {next(iter(writers)): {*readers}})
-        key = (prefill, decode, self._roster.changes)
-        return _Plan(key, writers, readers, fits, problem, free and len(readers) < 2)
+        settled = None
+        if len(writers) == len(readers) == 1 and not problem:
+            settled = Choice(frozenset(writers)), Choice(frozenset(readers))
+        return _Plan((prefill, decode, self._roster.changes), writers, readers, fits, problem, settled)
 
     def _misfit(self, writer: Version | None, reader: Version) -> str | None:
         if wrong := adapter_version_misfit(self._decode.adapter, reader, self._decode.source):
