@@ -37,17 +37,17 @@ class Version:
 
     While a pool rolls, its replicas are of two versions. `id` stands for all that follows, but for the last
     two. `weights` is the digest of the weights, `source` their name in the spec, `domain` that of the KV that
-    they write, `contract` what must be equal on both sides, as (name, value). `method` and `partner` are the
-    card's. `adapter` is the digest of the one that a request runs with. `partners` are weights on the other
-    side, by their names, with which a spec has deployed these: routers tell, because a replica is not made
-    anew when only the other side changes.
+    they write, `contract` what must be equal on both sides (`kvtransfer.contract.engine_contract`). `method`
+    and `partner` are the card's. `adapter` is the digest of the one that a request runs with. `partners` are
+    weights on the other side, by their names, with which a spec has deployed these: routers tell, because a
+    replica is not made anew when only the other side changes.
     """
 
     id: str = ""
     weights: str = ""
     source: str = ""
     domain: str = ""
-    contract: tuple[tuple[str, str], ...] = ()
+    contract: str = ""
     method: str = ""
     partner: str = ""
     icarus: bool = False

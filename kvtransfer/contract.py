@@ -98,11 +98,23 @@ def kv_domain(module: Module, dtype: str) -> str:
     return digest.hexdigest()
 
 
-def engine_contract(module: Module, settings: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """What two replicas must have in common, as (name, value): the module's contract, and the settings of
-    their engines. Long values are digests: this travels with tickets."""
+def engine_contract(module: Module, settings: Mapping[str, str]) -> str:
+    """What two replicas must have in common, a line `name=value` each: the module's contract, and settings of
+    their engines. It travels with every ticket, so it is one string, and long values are digests."""
     fixed = {field.name: str(getattr(module.contract, field.name)) for field in fields(Contract)}
-    return tuple((name, _brief(value)) for name, value in (fixed | dict(settings)).items())
+    return "\n".join(f"{name}={_brief(value)}" for name, value in (fixed | dict(settings)).items())
+
+
+def contract_difference(left: str, right: str) -> tuple[str, str, str] | None:
+    """The first name on which two of these differ, and both values; None: they are equal."""
+    if left == right:
+        return None
+    ours, theirs = (dict(line.split("=", 1) for line in each.splitlines()) for each in (left, right))
+    for name in (*ours, *theirs):
+        values = ours.get(name, "unknown"), theirs.get(name, "unknown")
+        if values[0] != values[1]:
+            return name, *values
+    return None
 
 
 def _brief(value: str) -> str:

@@ -13,7 +13,7 @@ from heliostat.errors import ContractError
 from heliostat.wire import Adapter, Role, Version, adapted_domain
 from kvtransfer.adapter import WRITERS, AdapterModule
 from kvtransfer.card import Method, ModuleCard
-from kvtransfer.contract import Module
+from kvtransfer.contract import Module, contract_difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +152,8 @@ def adapter_version_misfit(adapter: Adapter | None, version: Version, source: st
 
 
 def _contract_misfit(writer: Version, reader: Version) -> str | None:
-    theirs = dict(reader.contract)
-    for field, value in writer.contract:
-        if (other := theirs.get(field, "")) != value:
-            return str(ContractError(_name(writer), _name(reader), field, value, other))
-    return None
+    difference = contract_difference(writer.contract, reader.contract)
+    return str(ContractError(_name(writer), _name(reader), *difference)) if difference else None
 
 
 def _cards_misfit(writer: _Made, reader: _Made) -> str | None:

@@ -35,6 +35,7 @@ from router.match import WAIT, RequestVersions, VersionWait
 from router.route import Route
 from router.trace import Trace
 
+NOBODY: frozenset[str] = frozenset()
 MAX_ATTEMPTS = 3
 """Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
 
@@ -100,6 +101,9 @@ class Pipeline:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
         trace, progress = request.trace, _Progress(RequestVersions(route.pairing, self._wait, self._clock))
         with self._booked(request):
+            if len(request.token_ids) > 1:
+                # Without a slot: whoever waits for an upgrade must not hold up the pool's other models.
+                await progress.versions.writers(NOBODY)
             async with self._admission.slot(
                 request.model,
                 len(request.token_ids),

@@ -8,8 +8,8 @@ from deployments.identity import MAX_PARTNERS, Identity
 from heliostat.errors import HandoffFailedError, PrefillFailedError
 from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, Version
 
-WRITER = Version("w", "written", "/w", "w-kv", (("dtype", "bfloat16"),))
-READER = Version("r", "reading", "/r", "r-kv", (("dtype", "bfloat16"),))
+WRITER = Version("w", "written", "/w", "w-kv", "dtype=bfloat16")
+READER = Version("r", "reading", "/r", "r-kv", "dtype=bfloat16")
 TICKET = Ticket("t", "shm", "there", "w-kv", "p", 2, 1, 64, "p0", 0.0)
 
 
@@ -44,7 +44,7 @@ def test_kv_of_a_module_that_is_not_deployed_with_this_one_is_refused() -> None:
     identity.told("/r", ("/w",))
     identity.check_decode(asked())
     identity.check_decode(asked(writer=None))
-    other = replace(WRITER, contract=(("dtype", "float32"),))
+    other = replace(WRITER, contract="dtype=float32")
     with pytest.raises(HandoffFailedError, match="dtype is float32 in the one and bfloat16 in the other"):
         identity.check_decode(asked(writer=other))
 

@@ -7,7 +7,14 @@ import pytest
 from heliostat.wire import Adapter, Version
 from kvtransfer.fit import adapter_version_misfit, same_answers, version_misfit, with_adapter
 
-CONTRACT = (("num_layers", "2"), ("dtype", "bfloat16"), ("engine", "vllm 0.32.0"))
+SHARED = {"num_layers": "2", "dtype": "bfloat16", "engine": "vllm 0.32.0"}
+
+
+def contract(**values: str) -> str:
+    return "\n".join(f"{name}={value}" for name, value in (SHARED | values).items())
+
+
+CONTRACT = contract()
 
 
 def version(name: str, **fields: object) -> Version:
@@ -61,10 +68,14 @@ def test_one_module_on_both_sides_fits_itself() -> None:
     ("field", "ours"), [("num_layers", "4"), ("dtype", "float16"), ("engine", "vllm 0.33.0")]
 )
 def test_the_first_difference_in_the_contract_is_named(field: str, ours: str) -> None:
-    contract = tuple((name, ours if name == field else value) for name, value in CONTRACT)
-    problem = version_misfit(WRITER, replace(READER, contract=contract))
+    problem = version_misfit(WRITER, replace(READER, contract=contract(**{field: ours})))
     assert problem is not None
-    assert f"{field} is {dict(CONTRACT)[field]} in the one and {ours} in the other" in problem
+    assert f"{field} is {SHARED[field]} in the one and {ours} in the other" in problem
+
+
+def test_what_only_one_side_knows_is_a_difference() -> None:
+    problem = version_misfit(WRITER, replace(READER, contract=contract(fast="yes")))
+    assert problem is not None and "fast is unknown in the one and yes in the other" in problem
 
 
 def test_an_icarus_pool_reads_only_what_its_own_weights_wrote() -> None:
@@ -109,4 +120,4 @@ def test_an_adapter_belongs_to_the_base_on_its_card_and_without_one_to_its_spec_
 def test_an_answer_goes_on_with_the_same_weights_in_the_same_form() -> None:
     assert same_answers(WRITER, replace(WRITER, id="x", source="/moved", partners=("/y",)))
     assert not same_answers(WRITER, READER)
-    assert not same_answers(WRITER, replace(WRITER, contract=CONTRACT[:2]))
+    assert not same_answers(WRITER, replace(WRITER, contract=contract(dtype="float16")))

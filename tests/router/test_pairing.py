@@ -11,7 +11,7 @@ from kvtransfer.fit import version_misfit
 from router.pairing import ANY, Pinned, Side, VersionPairing
 from router.roster import Roster
 
-CONTRACT = (("dtype", "bfloat16"),)
+CONTRACT = "dtype=bfloat16"
 
 
 def version(name: str, *partners: str, **fields: object) -> Version:
