@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ SPEC = Path(__file__).parent / "cluster.yaml"
 TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
 SIM_SPEC = Path(__file__).parent / "sim.yaml"
 MODULES_SPEC = Path(__file__).parent / "modules.yaml"
+UPGRADE_SPEC = Path(__file__).parent / "upgrade.yaml"
+REDEPLOY = Path(__file__).parent / "redeploy.py"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
 """Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
@@ -179,6 +182,29 @@ def qsun_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture
+def upgrade_cluster() -> Iterator[Cluster]:
+    """Never a given one: its test leaves it with other weights."""
+    with running(UPGRADE_SPEC) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redeploy() -> Callable[[int, Path], None]:
+    """`redeploy(pid, spec)` serves a spec anew on the Ray cluster of the replica with that process id."""
+
+    def served_anew(pid: int, spec: Path) -> None:
+        raylet = psutil.Process(pid).parent()  # which was told where its cluster is, and what lets one in
+        assert raylet is not None
+        (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
+        access = {key: value for key, value in raylet.environ().items() if key.startswith("RAY_AUTH")}
+        command = [sys.executable, str(REDEPLOY), told.partition("=")[2], str(spec)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **access})
+        assert done.returncode == 0, done.stderr
+
+    return served_anew
+
+
 def given_or_running(request: pytest.FixtureRequest, spec: Path) -> AbstractContextManager[Cluster]:
     url = request.config.getoption("--cluster-url")
     return nullcontext(Cluster(url, load_spec(spec), spec.name)) if url else running(spec)
@@ -227,7 +253,7 @@ def transport_cluster(
 @pytest.fixture
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client, of the cluster that the test uses."""
-    names = ("transport_cluster", "modules_cluster", "qsun_cluster")
+    names = ("transport_cluster", "modules_cluster", "qsun_cluster", "upgrade_cluster")
     name = next((name for name in names if name in request.fixturenames), "cluster")
     cluster: Cluster = request.getfixturevalue(name)
     url = f"{cluster.url}/v1"

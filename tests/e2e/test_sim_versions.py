@@ -9,14 +9,11 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from deployments.sim_tokens import expected_tokens
@@ -26,7 +23,6 @@ from kvtransfer.contract import kv_domain, read_module
 
 pytestmark = pytest.mark.sim
 
-REDEPLOY = Path(__file__).parent / "redeploy.py"
 SPEC = Path(__file__).parent / "sim.yaml"
 WEIGHTS = Path(__file__).parents[2] / "examples" / "quickstart" / "weights"
 ROLL_S = 180
@@ -58,18 +54,6 @@ class Pair:
     def answer(self, ids: tuple[int, ...], num_tokens: int) -> list[int]:
         domains = (kv_domain(read_module(each), "float32") for each in (self.prefill, self.decode))
         return list(expected_tokens(ids, *domains, num_tokens))
-
-
-def deploy(pid: int, spec: Path) -> None:
-    """Serve this spec on the Ray cluster of the replica with that process id: its parent was told where."""
-    raylet = psutil.Process(pid).parent()
-    (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
-    access = {k: v for k, v in raylet.environ().items() if k.startswith("RAY_AUTH")}
-    subprocess.run(
-        [sys.executable, str(REDEPLOY), told.partition("=")[2], str(spec)],
-        check=True,
-        env={**os.environ, **access},
-    )
 
 
 async def rolled(sim, pools: dict[tuple[Role, str], Path]) -> None:
@@ -127,7 +111,7 @@ class Load:
         self._stop = True
 
 
-async def test_old_and_new_weights_never_meet(sim, tmp_path: Path) -> None:
+async def test_old_and_new_weights_never_meet(sim, redeploy, tmp_path: Path) -> None:
     """The new prefill module has a card that names the new decode module; the old ones have none, and
     `mirror` stays as it is, beside the new decode module as beside the old one."""
     decode = other_weights(WEIGHTS / "base", tmp_path / "base-2")
@@ -168,13 +152,13 @@ async def test_old_and_new_weights_never_meet(sim, tmp_path: Path) -> None:
     clients = asyncio.create_task(load.run())
     try:
         pid = next(iter(untouched))
-        await asyncio.to_thread(deploy, pid, spec)
+        await asyncio.to_thread(redeploy, pid, spec)
         await rolled(sim, new)
         for stream, each in zip(await asyncio.gather(*(s.read() for s in streams)), ids, strict=True):
             assert stream.done and not stream.broken and stream.error is None
             assert stream.tokens[0] == home["old"].answer(each, long), "a stream ends as it began"
         forth = {model: Counter(ended) for model, ended in load.ended.items()}
-        await asyncio.to_thread(deploy, pid, SPEC)
+        await asyncio.to_thread(redeploy, pid, SPEC)
         await rolled(sim, old)
     finally:
         load.stop()
