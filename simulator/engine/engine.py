@@ -55,6 +55,10 @@ class Engine:
         self.profile = profile
         self.link = Link()
         self.preemptions = 0
+        self.prefilled_prompts = 0
+        self.prefilled_tokens = 0
+        self.prefilled_squares = 0
+        """Prompts that it has computed, what of them was not cached, and its squares."""
         self.changes = 0
         """Grows whenever its load is another one, but for what the steps of a run add to the context."""
         self._loop = asyncio.get_running_loop()
@@ -298,6 +302,11 @@ class Engine:
         self._prefilling.remove(job)
         self._queued_prompt_tokens -= job.uncached_tokens
         job.uncached_tokens = 0
+        if job.fetch is None and not job.preempted:
+            new_tokens = job.prompt_tokens - job.cached_tokens
+            self.prefilled_prompts += 1
+            self.prefilled_tokens += new_tokens
+            self.prefilled_squares += new_tokens * new_tokens
         self._kv.publish(job, job.blocks)
         if not job.output_tokens:
             self._finish(job)
