@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from router.scaling import Computed, PoolKey, Reading
+from router.scaling import PoolKey, Reading, Served
 from router.scaling.readings import read_pool
 from simulator.engine.engine import Engine
 
@@ -84,16 +84,12 @@ class Fleet:
                 self._waiting[key].remove(future)
         return True
 
-    def reading(self, key: PoolKey, outside: int = 0) -> Reading:
-        """The pool now, for the decision."""
-        engines = [each.engine for each in self._history[key] if each.engine]
-        computed = Computed(
-            sum(engine.prefilled_prompts for engine in engines),
-            sum(engine.prefilled_tokens for engine in engines),
-            sum(engine.prefilled_squares for engine in engines),
-        )
+    def reading(self, key: PoolKey, outside: float, outside_tokens: float, let_in: float) -> Reading:
+        """The pool now, for the decision, with what routers say of it."""
+        served = sum((engine.served for engine in self.ever(key)), Served())
         loads = [engine.load() for engine in self.serving[key]]
-        return read_pool(self.size(key), loads, computed, outside + len(self._waiting[key]))
+        outside += len(self._waiting[key])
+        return read_pool(self.size(key), loads, served, outside, outside_tokens, let_in)
 
     def ever(self, key: PoolKey) -> list[Engine]:
         """Every replica that ever served in the pool."""

@@ -31,9 +31,11 @@ class Resizing:
             self._decide()
 
     def _decide(self) -> None:
-        queued = self._queued()
+        outside, tokens, let_in = self._doors()
         readings = {
-            key: self._fleet.reading(key, queued[key]) for key in self._pools if key in self._fleet.names
+            key: self._fleet.reading(key, outside[key], tokens[key], let_in[key])
+            for key in self._pools
+            if key in self._fleet.names
         }
         now_s = asyncio.get_running_loop().time()
         for key, wanted in self._scaler.wanted(readings, now_s).items():
@@ -45,11 +47,18 @@ class Resizing:
         start_s = self._scaling.start_s
         return self._pools[key].autoscale.start_s if start_s is None else start_s
 
-    def _queued(self) -> Counter[PoolKey]:
-        """Requests that wait in routers for a slot of a decode pool."""
-        queued: Counter[PoolKey] = Counter()
+    def _doors(self) -> tuple[Counter[PoolKey], Counter[PoolKey], Counter[PoolKey]]:
+        """Of all routers: requests that wait for slots of a decode pool, the prompt tokens that will come to a
+        prefill pool with them, and requests that got a slot."""
+        outside: Counter[PoolKey] = Counter()
+        tokens: Counter[PoolKey] = Counter()
+        let_in: Counter[PoolKey] = Counter()
         for router in self._routers:
+            if router.admission is None:
+                continue
             for name, model in self._spec.models.items():
-                if router.admission is not None:
-                    queued[Role.DECODE, model.decode] += router.admission.counts(name).queued
-        return queued
+                counts = router.admission.counts(name)
+                let_in[Role.DECODE, model.decode] += counts.admitted
+                outside[Role.DECODE, model.decode] += counts.queued
+                tokens[Role.PREFILL, model.prefill] += counts.queued_tokens
+        return outside, tokens, let_in

@@ -41,19 +41,38 @@ class ScaledPool:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """Prompts that a pool has prefilled so far, over all its replicas, also those that are gone.
+class Served:
+    """What a pool has done so far, over all its replicas, also those that are gone.
 
-    `tokens` leaves out what was cached, `squares` sums the squares of each prompt's tokens.
+    For a prefill pool: its prompts, all their tokens, those that it `computed` because they were not
+    cached, and the sum of the squares of what it computed of each prompt. For a decode pool only `requests`,
+    those that are over.
     """
 
-    prompts: float = 0.0
-    tokens: float = 0.0
+    requests: float = 0.0
+    prompt_tokens: float = 0.0
+    computed: float = 0.0
     squares: float = 0.0
 
-    def __sub__(self, other: "Computed") -> "Computed":
-        return Computed(
-            self.prompts - other.prompts, self.tokens - other.tokens, self.squares - other.squares
+    def with_prompt(self, prompt_tokens: int, cached_tokens: int) -> "Served":
+        """One more prompt."""
+        computed = prompt_tokens - cached_tokens
+        return self + Served(1, prompt_tokens, computed, computed * computed)
+
+    def __add__(self, other: "Served") -> "Served":
+        return Served(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.computed + other.computed,
+            self.squares + other.squares,
+        )
+
+    def __sub__(self, other: "Served") -> "Served":
+        return Served(
+            self.requests - other.requests,
+            self.prompt_tokens - other.prompt_tokens,
+            self.computed - other.computed,
+            self.squares - other.squares,
         )
 
 
@@ -63,8 +82,10 @@ class Reading:
     those of one; 0 where nobody knows.
 
     `size` counts the replicas that were asked for, `serving` those that are there. `queued_tokens` are
-    prompt tokens to be computed. `outside` counts requests that wait in routers, for a slot of a
-    decode pool or for a replica of a prefill pool that has none. `rate` is prompt tokens per second.
+    prompt tokens to be computed, `rate` is how many of them a replica computes per second. `outside` counts
+    requests that wait in routers, for a slot of their decode pool or for the first replica of a pool
+    that has none; `outside_tokens` are their prompts', cached or not. `let_in` counts those that got
+    a slot of a decode pool since its start.
     """
 
     size: int
@@ -72,7 +93,9 @@ class Reading:
     running: float = 0.0
     waiting: float = 0.0
     outside: float = 0.0
-    computed: Computed = Computed()
+    outside_tokens: float = 0.0
+    let_in: float = 0.0
+    served: Served = Served()
     queued_tokens: float = 0.0
     rate: float = 0.0
     context_tokens: float = 0.0
@@ -129,11 +152,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The prompts that had come to a pool by a moment: those it had computed, and the tokens that waited."""
+    """A pool at an earlier moment."""
 
     at_s: float
-    computed: Computed
-    queued_tokens: float
+    reading: Reading
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,17 +21,17 @@ def remember(memory: PoolMemory, pool: ScaledPool, need: Need, now_s: float) -> 
 
 def damped(memory: PoolMemory, pool: ScaledPool, size: int, now_s: float) -> int:
     """The size after the delays, before bounds."""
-    raise_to = _over(memory, pool.up_delay_s, now_s, lambda wishes: min(wish.low for wish in wishes))
-    lower_to = _over(memory, pool.down_delay_s, now_s, lambda wishes: max(wish.high for wish in wishes))
-    if raise_to is not None and raise_to > size:
-        return raise_to
-    if lower_to is not None and lower_to < size:
-        return lower_to
+    growing = _last(memory, pool.up_delay_s, now_s)
+    if growing and (least := min(wish.low for wish in growing)) > size:
+        return least
+    shrinking = _last(memory, pool.down_delay_s, now_s)
+    if shrinking and (most := max(wish.high for wish in shrinking)) < size:
+        return most
     return size
 
 
-def _over(memory: PoolMemory, delay_s: float, now_s: float, read) -> int | None:  # type: ignore[no-untyped-def]
-    """Over the wishes of the last `delay_s`; None before there were any for so long."""
+def _last(memory: PoolMemory, delay_s: float, now_s: float) -> list[Wish]:
+    """The wishes of that time; none before there were any for so long."""
     if now_s - memory.since_s < delay_s:
-        return None
-    return read([wish for wish in memory.wishes if now_s - wish.at_s <= delay_s])
+        return []
+    return [wish for wish in memory.wishes if now_s - wish.at_s <= delay_s]

@@ -6,12 +6,17 @@ Requests spread over n replicas take, with b = requests / n and c = context / n,
 
 as its replicas have measured their steps (`router.step_clock`). The need is the smallest n for which this is
 within the target and KV and slots are enough.
+
+The requests are those that are inside, or those that will be at the present rate of arrivals, if they are more:
+by Little's law arrivals per second times the time that one stays. So a decode pool grows together with the prefill
+pools that are too small to bring what has arrived, and not only after them.
 """
 
 import math
+from statistics import fmean
 
 from heliostat.wire import StepTime
-from router.scaling.base import Kind, Need, Reading, ScaledPool
+from router.scaling.base import Kind, Need, Reading, ScaledPool, Seen
 from router.scaling.prefill import HEADROOM
 
 KV_FULL = 0.9
@@ -25,14 +30,17 @@ FULL = 0.7
 their slots are held by requests that are still in prefill, and more decode replicas would not help."""
 
 
-def decode_need(pool: ScaledPool, reading: Reading, step: StepTime) -> Need:
+def decode_need(pool: ScaledPool, reading: Reading, step: StepTime, seen: tuple[Seen, ...]) -> Need:
     """The need; `low` may be above `pool.most`, which says that the pool is full."""
-    requests = reading.running + reading.waiting
+    inside = reading.running + reading.waiting
+    arriving, stay_s = flow(seen)
+    requests = max(inside, arriving * stay_s)
     if busy_share(reading) >= FULL:
-        requests += reading.outside
-    # Whoever waits is taken to need what those who run have.
-    growth = requests / reading.running if reading.running else 1.0
-    context, kv = reading.context_tokens * growth, reading.kv_used_tokens * growth
+        # Whoever waits outside is let in while a replica starts, and stays no longer than others.
+        requests += reading.outside * min(1.0, stay_s / pool.start_s if pool.start_s and stay_s else 1.0)
+    # Whoever waits is taken to be as long as those who run.
+    each = reading.context_tokens / reading.running if reading.running else 0.0
+    context, kv = each * requests, max(reading.kv_used_tokens, each * requests)
 
     def parts(factor: float) -> dict[Kind, int]:
         return {
@@ -51,6 +59,18 @@ def decode_need(pool: ScaledPool, reading: Reading, step: StepTime) -> Need:
     return Need(need, high, kind, reason)
 
 
+def flow(seen: tuple[Seen, ...]) -> tuple[float, float]:
+    """Requests that arrived per second, in the time looked back on, and seconds that one stayed; 0 for
+    unknown."""
+    first, last, length_s = seen[0].reading, seen[-1].reading, seen[-1].at_s - seen[0].at_s
+    if length_s <= 0.0:
+        return 0.0, 0.0
+    arrived = last.let_in + last.outside - first.let_in - first.outside
+    over = last.served.requests - first.served.requests
+    inside = fmean(each.reading.running + each.reading.waiting for each in seen)
+    return max(0.0, arrived) / length_s, inside * length_s / over if over else 0.0
+
+
 def busy_share(reading: Reading) -> float:
     """The fuller of slots and KV, as a share of what the replicas that serve have; 1 without any."""
     slots = reading.max_running * reading.serving
@@ -60,9 +80,7 @@ def busy_share(reading: Reading) -> float:
     return max((reading.running + reading.waiting) / slots, reading.kv_used_tokens / kv if kv else 0.0)
 
 
-def predicted_ms(
-    reading: Reading, step: StepTime, requests: float, context: float, replicas: int
-) -> float:
+def predicted_ms(reading: Reading, step: StepTime, requests: float, context: float, replicas: int) -> float:
     """TPOT if all of that were spread over so many replicas."""
     if not (step.per_request_ms or step.per_token_ms):
         # Batches that never changed say nothing of slopes: as if all of a step were in proportion to them.
@@ -70,9 +88,7 @@ def predicted_ms(
     return step.base_ms + (step.per_request_ms * requests + step.per_token_ms * context) / replicas
 
 
-def _for_tpot(
-    pool: ScaledPool, reading: Reading, step: StepTime, requests: float, context: float
-) -> int:
+def _for_tpot(pool: ScaledPool, reading: Reading, step: StepTime, requests: float, context: float) -> int:
     if pool.target_ms is None or not requests:
         return 0
     limit = pool.target_ms * TPOT_MARGIN

@@ -39,7 +39,9 @@ def decide(
     the sum over all pools; nothing that runs is taken away for it.
     """
     known = {pool.key: pool for pool in pools if pool.key in readings}
-    remembered = {key: _noted(pool, readings[key], memory.pools.get(key), now_s) for key, pool in known.items()}
+    remembered = {
+        key: _noted(pool, readings[key], memory.pools.get(key), now_s) for key, pool in known.items()
+    }
     needs = {key: _need(pool, readings[key], remembered[key]) for key, pool in known.items()}
     wanted: dict[PoolKey, Wanted] = {}
     for key, pool in known.items():
@@ -60,24 +62,29 @@ def _noted(pool: ScaledPool, reading: Reading, memory: PoolMemory | None, now_s:
     if memory is None:
         memory = PoolMemory(since_s=now_s, called_s=now_s)
     seen = memory.seen
-    if seen and reading.computed.tokens < seen[-1].computed.tokens:
-        seen = ()  # somebody counts anew
+    if seen and _counts_anew(seen[-1].reading, reading):
+        seen = ()
     called = reading.running + reading.waiting + reading.outside > 0 or (
-        bool(seen) and reading.computed.prompts > seen[-1].computed.prompts
+        bool(seen) and reading.served.requests > seen[-1].reading.served.requests
     )
     kept = tuple(each for each in seen if now_s - each.at_s <= LOOK_BACK_S)
     return replace(
         memory,
         called_s=now_s if called else memory.called_s,
-        seen=(*kept, Seen(now_s, reading.computed, reading.queued_tokens)),
+        seen=(*kept, Seen(now_s, reading)),
         rate=reading.rate or memory.rate,
         step=memory.step if reading.step == StepTime() else reading.step,
     )
 
 
+def _counts_anew(before: Reading, now: Reading) -> bool:
+    """Whether some count of events has gone down: whoever counted has started again."""
+    return now.served.requests < before.served.requests or now.let_in < before.let_in
+
+
 def _need(pool: ScaledPool, reading: Reading, memory: PoolMemory) -> Need | None:
     if pool.role is Role.DECODE:
-        return decode_need(pool, reading, memory.step)
+        return decode_need(pool, reading, memory.step, memory.seen)
     return prefill_need(pool, reading, memory.rate, memory.seen)
 
 

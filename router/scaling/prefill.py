@@ -14,7 +14,7 @@ bound in heavy traffic). `wait_s` is what the target leaves beside computing the
 
 import math
 
-from router.scaling.base import Computed, Kind, Need, Reading, ScaledPool, Seen
+from router.scaling.base import Kind, Need, Reading, ScaledPool, Seen, Served
 
 LATE = 0.05
 """The share of prompts that may wait longer than the target leaves."""
@@ -35,34 +35,42 @@ def prefill_need(pool: ScaledPool, reading: Reading, rate: float, seen: tuple[Se
     """The need; None while no replica has computed enough for its rate to be known."""
     if rate <= 0.0:
         return None
-    arrived, arriving = arrivals(seen)
+    served, arriving = arrivals(seen)
     target_s = (pool.target_ms or DEFAULT_TTFT_MS) / 1e3
+    queued = reading.queued_tokens + reading.outside_tokens * _uncached(served)
     # A replica that is asked for now cannot help before it has started.
-    queued = reading.queued_tokens / max(target_s, pool.start_s)
+    work_off_s = max(target_s, pool.start_s)
 
     def needed(factor: float) -> int:
-        busy = (arriving + queued) * factor / rate
-        return math.ceil(busy + _spare(arrived, rate, target_s) * factor) if busy else 0
+        busy = (arriving + queued / work_off_s) * factor / rate
+        return math.ceil(busy + _spare(served, rate, target_s) * factor) if busy else 0
 
     reason = (
-        f"{arriving:.0f} tokens/s arrive and {reading.queued_tokens:.0f} wait, a replica computes "
-        f"{rate:.0f} tokens/s, TTFT target {target_s * 1e3:.0f} ms"
+        f"{arriving:.0f} tokens/s arrive and {queued:.0f} wait, a replica computes {rate:.0f} tokens/s, "
+        f"TTFT target {target_s * 1e3:.0f} ms"
     )
     return Need(needed(1.0), needed(HEADROOM), Kind.TTFT, reason)
 
 
-def arrivals(seen: tuple[Seen, ...]) -> tuple[Computed, float]:
-    """The prompts computed in the time looked back on, and the uncached tokens that arrived per second."""
-    first, last = seen[0], seen[-1]
-    computed, length_s = last.computed - first.computed, last.at_s - first.at_s
+def arrivals(seen: tuple[Seen, ...]) -> tuple[Served, float]:
+    """What was served in the time looked back on, and the uncached tokens that arrived per second."""
+    first, last = seen[0].reading, seen[-1].reading
+    served, length_s = last.served - first.served, seen[-1].at_s - seen[0].at_s
     if length_s <= 0.0:
-        return computed, 0.0
-    return computed, max(0.0, computed.tokens + last.queued_tokens - first.queued_tokens) / length_s
+        return served, 0.0
+    outside = (last.outside_tokens - first.outside_tokens) * _uncached(served)
+    arrived = served.computed + last.queued_tokens - first.queued_tokens + outside
+    return served, max(0.0, arrived) / length_s
 
 
-def _spare(arrived: Computed, rate: float, target_s: float) -> float:
-    if arrived.tokens <= 0.0 or arrived.prompts <= 0.0:
+def _uncached(served: Served) -> float:
+    """The share of prompt tokens that is computed; who waits in a router has not been looked up yet."""
+    return served.computed / served.prompt_tokens if served.prompt_tokens else 1.0
+
+
+def _spare(served: Served, rate: float, target_s: float) -> float:
+    if served.computed <= 0.0 or served.requests <= 0.0:
         return 0.0
-    own_s = arrived.tokens / arrived.prompts / rate
+    own_s = served.computed / served.requests / rate
     wait_s = max(target_s - own_s, LEAST_WAIT * target_s)
-    return -math.log(LATE) * arrived.squares / (2.0 * arrived.tokens) / (rate * wait_s)
+    return -math.log(LATE) * served.squares / (2.0 * served.computed) / (rate * wait_s)

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from heliostat.wire import Load, StepTime
-from router.scaling.base import Computed, Reading
+from router.scaling.base import Reading, Served
 
 
 def read_pool(
-    size: int, loads: Sequence[Load], computed: Computed = Computed(), outside: float = 0.0
+    size: int,
+    loads: Sequence[Load],
+    served: Served = Served(),
+    outside: float = 0.0,
+    outside_tokens: float = 0.0,
+    let_in: float = 0.0,
 ) -> Reading:
     """What these replicas say together; `size` of them were asked for, the rest is starting."""
     rates = [load.prefill_tokens_per_s for load in loads if load.prefill_tokens_per_s]
@@ -18,7 +23,9 @@ def read_pool(
         running=sum(load.running for load in loads),
         waiting=sum(load.waiting for load in loads),
         outside=outside,
-        computed=computed,
+        outside_tokens=outside_tokens,
+        let_in=let_in,
+        served=served,
         queued_tokens=sum(load.queued_prompt_tokens for load in loads),
         rate=median(rates) if rates else 0.0,
         context_tokens=sum(load.context_tokens for load in loads),
