@@ -2,8 +2,8 @@
 
     python -m benchmarks.autoscaling --trace mooncake_conversation.jsonl
 
-Qwen3-8B on simulated H100s, eight models on one prefill pool and one decode pool, a replica takes 60 s to start.
-Every request counts, also those that meet the cluster before it has grown: pools that scale begin with one
+Qwen3-8B on simulated H100s, eight models on one prefill pool and one decode pool; a replica takes 60 s to
+start. Every request counts, also those that meet the cluster before it has grown: pools that scale begin with one
 replica each. Beside them are two fixed clusters and Serve's default policy:
 
     peak           the smallest fixed cluster that serves almost as many requests well as a huge one does

@@ -1,14 +1,15 @@
 """Ray Serve's default autoscaling policy for simulated pools, restated for virtual time.
 
-What `ray.serve.autoscaling_policy.default_autoscaling_policy` and the delays around it do in Ray 2.60, with the
-defaults of `AutoscalingConfig`; `tests/benchmarks/test_autoscaling_serve.py` holds it against Serve's own code.
-It is restated because Serve reads the wall clock for its delays.
+What `ray.serve.autoscaling_policy.default_autoscaling_policy` and the delays around it do in Ray 2.60, with
+the defaults of `AutoscalingConfig`; `tests/benchmarks/test_autoscaling_serve.py` holds it against Serve's own
+code. It is restated because Serve reads the wall clock for its delays.
 """
 
 import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from heliostat.spec import Spec
 from router.scaling import Kind, PoolKey, Reading, Wanted
@@ -45,7 +46,7 @@ class ServePool:
         points = list(self._series)
         if len(points) == 1:
             return points[0][1]
-        steps = [after[0] - before[0] for before, after in zip(points, points[1:], strict=False)]
+        steps = [after[0] - before[0] for before, after in pairwise(points)]
         weights = [*steps, steps[-1]]
         return sum(value * weight for (_, value), weight in zip(points, weights, strict=True)) / sum(weights)
 

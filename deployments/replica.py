@@ -3,19 +3,24 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 
 from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
+from deployments.scaling_stats import Doors, Stats, to_stats
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult
+from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Door, Load, PrefillRequest, PrefillResult
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
+from router.scaling import Served
+
+NO_DOOR = Door()
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -35,6 +40,8 @@ class _Replica:
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
         self._outbox = Outbox(config.replica, self._engine.load)
+        self._doors = Doors()
+        self._served = Served()
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
@@ -42,11 +49,17 @@ class _Replica:
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         self._outbox.kv_changed(added, removed)
 
-    async def load(self, inbox: str = "") -> Load:
-        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is."""
+    async def load(self, inbox: str = "", door: Door = NO_DOOR) -> Load:
+        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is, and
+        which says what waits at its door for this pool."""
         if inbox:
+            self._doors.heard(inbox, door, time.monotonic())
             await self._outbox.link(inbox)
         return self._engine.load()
+
+    def record_autoscaling_stats(self) -> Stats:
+        """Serve asks once a second where pools scale, and gives it to `deployments.scaling`."""
+        return to_stats(self._engine.load(), self._served, self._doors.all(time.monotonic()))
 
     async def status(self) -> ReplicaStatus:
         """The same for people, with what the handoffs cost."""
@@ -79,12 +92,19 @@ class PrefillReplica(_Replica):
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
-        return await self._engine.prefill(request)
+        result = await self._engine.prefill(request)
+        self._note(request, result)
+        return result
+
+    def _note(self, request: PrefillRequest, result: PrefillResult) -> None:
+        self._served = self._served.with_prompt(len(request.token_ids), result.cached_tokens)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
             async for result in results:
+                if not result.ticket.streamed:  # the last one
+                    self._note(request, result)
                 yield result
 
     async def release(self, ticket_id: str) -> bool:
@@ -124,6 +144,7 @@ class DecodeReplica(_Replica):
                         link.send(stream, frame)
         finally:
             link.forget(stream)
+            self._served += Served(requests=1)
         return DecodeResult(self._engine.load(), sent)
 
     async def abort(self, request_id: str) -> None:

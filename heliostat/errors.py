@@ -11,7 +11,7 @@
     │   ├── ModelExistsError        409: the name stands for a model already
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
-    │   ├── PoolUnavailableError    503: a pool has no replica that answers
+    │   ├── PoolUnavailableError    503: a pool has no replica that answers; may carry Retry-After
     │   └── LegFailedError          500: a leg failed on its replica
     │       ├── PrefillFailedError      the prefill leg failed
     │       └── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
@@ -137,10 +137,17 @@ class OverloadedError(RequestError):
 
 
 class PoolUnavailableError(RequestError):
-    """A pool has no replica that answers; a later attempt may succeed."""
+    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if that is known."""
 
     status = 503
     kind = "ServiceUnavailableError"
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        HeliostatError.__init__(self, message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class LegFailedError(RequestError):

@@ -197,7 +197,7 @@ class Pool(_Frozen):
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
 
-    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s")
+    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "ttft_ms", "tpot_ms", "autoscale", "drain_s")
     """Keys that Serve and the routers go by; a replica does not know them."""
 
     @property
@@ -291,7 +291,9 @@ class Spec(_Frozen):
     transfer: Transfer = Transfer()
     router: Router = Router()
     max_gpus: int | None = Field(
-        default=None, ge=0, description="GPUs up to which pools grow, all together; null: their `max` says it."
+        default=None,
+        ge=0,
+        description="GPUs up to which pools grow, all together; null: their `max` says it.",
     )
     prefill: dict[Name, Pool] = Field(min_length=1)
     decode: dict[Name, Pool] = Field(min_length=1)

@@ -48,8 +48,8 @@ class Resizing:
         return self._pools[key].autoscale.start_s if start_s is None else start_s
 
     def _doors(self) -> tuple[Counter[PoolKey], Counter[PoolKey], Counter[PoolKey]]:
-        """Of all routers: requests that wait for slots of a decode pool, the prompt tokens that will come to a
-        prefill pool with them, and requests that got a slot."""
+        """Of all routers: requests that wait for slots of a decode pool, the prompt tokens that will come to
+        a prefill pool with them, and requests that got a slot."""
         outside: Counter[PoolKey] = Counter()
         tokens: Counter[PoolKey] = Counter()
         let_in: Counter[PoolKey] = Counter()

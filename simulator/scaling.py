@@ -32,8 +32,8 @@ class OwnScaler:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How pools scale. `start_s` replaces the spec's for every pool: from when a replica is asked for until it
-    serves. Pools begin with their `min`, or with `begin` replicas where that names them."""
+    """How pools scale. `start_s` replaces the spec's for every pool: from when a replica is asked for until
+    it serves. Pools begin with their `min`, or with `begin` replicas where that names them."""
 
     make: Callable[[Spec], Scaler] = OwnScaler
     start_s: float | None = None

@@ -7,6 +7,8 @@ from heliostat.wire import Role, StepTime
 
 PoolKey = tuple[Role, str]
 
+UNKNOWN = StepTime()
+
 
 @dataclass(frozen=True, slots=True)
 class ScaledPool:
@@ -102,7 +104,7 @@ class Reading:
     kv_used_tokens: float = 0.0
     kv_tokens: float = 0.0
     max_running: float = 0.0
-    step: StepTime = StepTime()
+    step: StepTime = UNKNOWN
 
 
 class Kind(StrEnum):
@@ -171,7 +173,7 @@ class PoolMemory:
     wishes: tuple[Wish, ...] = ()
     seen: tuple[Seen, ...] = ()
     rate: float = 0.0
-    step: StepTime = StepTime()
+    step: StepTime = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
     grow    to the lowest need of the last `up_delay_s`: it was needed all that time
     shrink  to the highest need, headroom included, of the last `down_delay_s`: no moment of it needed more
 
-Between the two the size stays. The highest need of a smaller pool includes headroom (`Need.high`), so the load
-must grow by a quarter before a pool that has just shrunk grows again.
+Between the two the size stays. The need of a smaller pool includes headroom (`Need.high`), so the load must
+grow by a quarter before a pool that has just shrunk grows again.
 """
 
 from dataclasses import replace

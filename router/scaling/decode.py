@@ -7,9 +7,9 @@ Requests spread over n replicas take, with b = requests / n and c = context / n,
 as its replicas have measured their steps (`router.step_clock`). The need is the smallest n for which this is
 within the target and KV and slots are enough.
 
-The requests are those that are inside, or those that will be at the present rate of arrivals, if they are more:
-by Little's law arrivals per second times the time that one stays. So a decode pool grows together with the prefill
-pools that are too small to bring what has arrived, and not only after them.
+The requests are those that are inside, or if they are more those that will be at the present rate of
+arrivals: by Little's law arrivals per second times the time that one stays. So a decode pool grows together
+with the prefill pools that are too small to bring what has arrived, and not only after them.
 """
 
 import math

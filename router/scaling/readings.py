@@ -6,11 +6,13 @@ from statistics import fmean, median
 from heliostat.wire import Load, StepTime
 from router.scaling.base import Reading, Served
 
+NOTHING = Served()
+
 
 def read_pool(
     size: int,
     loads: Sequence[Load],
-    served: Served = Served(),
+    served: Served = NOTHING,
     outside: float = 0.0,
     outside_tokens: float = 0.0,
     let_in: float = 0.0,
