@@ -33,8 +33,8 @@ class Requests:
 @dataclass(slots=True)
 class PoolOutcome:
     """One pool. `busy_s` is the time that its replicas computed, summed over them; `replicas` the most that
-    it had at a time. `replica_s` sums the time for which replicas were held, start and drain included, until the
-    last arrival, `held_s` the same until the end of the run.
+    it had at a time. `replica_s` sums the time for which replicas were held, start and drain included, until
+    the last arrival, `held_s` the same until the end of the run.
 
     The timeline has an entry per `Outcome.times_s`: requests computing, requests waiting (for a slot, for KV
     space or for their KV), the mean share of KV in use, and how unevenly requests are spread.
