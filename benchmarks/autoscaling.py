@@ -3,8 +3,8 @@
     python -m benchmarks.autoscaling --trace mooncake_conversation.jsonl
 
 Qwen3-8B on simulated H100s, eight models on one prefill pool and one decode pool; a replica takes 60 s to
-start. Every request counts, also those that meet the cluster before it has grown: pools that scale begin with one
-replica each. Beside them are two fixed clusters and Serve's default policy:
+start. Pools that scale begin with one replica each; requests of the first tenth of the run are left out, its
+GPU-hours are not. Beside ours are two fixed clusters and Serve's default policy:
 
     peak           the smallest fixed cluster that serves almost as many requests well as a huge one does
     mean           a fixed cluster for as many GPU-hours as ours took, split between the pools as ours were
@@ -105,7 +105,7 @@ def run(case: Case) -> Ran:
     )
     pools = {(pool.role, pool.name): pool for pool in outcome.pools.values()}
     return Ran(
-        summarize(outcome, SLO, warmup_share=0.0),
+        summarize(outcome, SLO),
         {key: pool.replica_s / outcome.duration_s for key, pool in pools.items()},
         {
             key: statistics.fmean(a + b for a, b in zip(pool.running, pool.waiting, strict=True))

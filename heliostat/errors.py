@@ -11,7 +11,7 @@
     │   ├── ModelExistsError        409: the name stands for a model already
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
-    │   ├── PoolUnavailableError    503: a pool has no replica that answers; may carry Retry-After
+    │   ├── PoolUnavailableError    503: a pool has no replica that answers
     │   └── LegFailedError          500: a leg failed on its replica
     │       ├── PrefillFailedError      the prefill leg failed
     │       └── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
@@ -137,7 +137,7 @@ class OverloadedError(RequestError):
 
 
 class PoolUnavailableError(RequestError):
-    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if that is known."""
+    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if known."""
 
     status = 503
     kind = "ServiceUnavailableError"

@@ -129,7 +129,7 @@ class Autoscale(_Frozen):
         default=5.0, ge=0, description="Replicas are added once they have been needed for so long."
     )
     down_delay_s: float = Field(
-        default=180.0, ge=0, description="And taken away once fewer would have been enough for so long."
+        default=300.0, ge=0, description="And taken away once fewer would have been enough for so long."
     )
     start_s: float = Field(
         default=60.0, ge=0, description="What a replica takes to start; waiting work is not done sooner."
