@@ -95,7 +95,7 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
         "--start",
         type=_positive,
         metavar="S",
-        help="with --autoscale, seconds that a replica takes to start (default: each pool's autoscale.start_s)",
+        help="with --autoscale: seconds that a replica takes to start (default: the pools' start_s)",
     )
     group.add_argument("--routers", type=_count, metavar="N", help="router replicas (default: the spec's)")
 

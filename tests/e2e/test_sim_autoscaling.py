@@ -1,4 +1,4 @@
-"""Pools grow under load, on several nodes, shrink to their floor after it, and one goes to zero and comes back.
+"""Pools grow under load, on several nodes, and shrink to their floor after it; one goes to zero and back.
 
 Sizes are waited for and never expected at a time. No request is lost, and every answer is exact.
 """
