@@ -24,7 +24,7 @@ from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
-from heliostat.wire import Load, Role
+from heliostat.wire import Door, Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
@@ -70,7 +70,8 @@ class Router:
             first_token_s=spec.router.first_token_s,
             idle_s=spec.router.idle_s,
         )
-        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address)
+        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address, self._door)
+        self._served = served
         self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
@@ -122,6 +123,19 @@ class Router:
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
         self._app = build_app(serving, self._cluster, self._with_router, self._desk)
+
+    def _door(self, role: Role, pool: str) -> Door:
+        """What waits here for a slot, of the models of that pool."""
+        counts = [
+            self._admission.counts(name)
+            for name, served in self._served.items()
+            if served.model.pool(role) == pool
+        ]
+        return Door(
+            sum(each.queued for each in counts),
+            sum(each.queued_tokens for each in counts),
+            sum(each.admitted for each in counts),
+        )
 
     def _make_pools(self, handles: Mapping[PoolKey, DeploymentHandle]) -> None:
         """Models that share a pool share what stands for it here."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 
@@ -10,6 +11,7 @@ from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
 from deployments.identity import Identity
+from deployments.scaling_stats import Doors, Stats, to_stats
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
@@ -17,6 +19,7 @@ from heliostat.wire import (
     Adapter,
     DecodeRequest,
     DecodeResult,
+    Door,
     Load,
     PrefillRequest,
     PrefillResult,
@@ -25,6 +28,9 @@ from heliostat.wire import (
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
+from router.scaling import Served
+
+NO_DOOR = Door()
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -45,6 +51,8 @@ class _Replica:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
         self._identity = Identity(config.replica, config.version)
         self._outbox = Outbox(config.replica, self._engine.load)
+        self._doors = Doors()
+        self._served = Served()
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
@@ -52,15 +60,21 @@ class _Replica:
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         self._outbox.kv_changed(added, removed)
 
-    async def load(self, inbox: str = "") -> Load:
-        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is."""
+    async def load(self, inbox: str = "", door: Door = NO_DOOR) -> Load:
+        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is, and
+        which says what waits at its door for this pool."""
         if inbox:
+            self._doors.heard(inbox, door, time.monotonic())
             await self._outbox.link(inbox)
         return self._engine.load()
 
     async def identify(self, source: str, partners: tuple[str, ...]) -> ReplicaVersion:
         """Who this replica is. A router asks, and tells what its spec deploys together (`Identity.told`)."""
         return self._identity.told(source, partners)
+
+    def record_autoscaling_stats(self) -> Stats:
+        """Serve asks once a second where pools scale, and gives it to `deployments.scaling`."""
+        return to_stats(self._engine.load(), self._served, self._doors.all(time.monotonic()))
 
     async def status(self) -> ReplicaStatus:
         """Load and version for people, with what the handoffs cost."""
@@ -95,13 +109,20 @@ class PrefillReplica(_Replica):
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         self._identity.check_prefill(request)
-        return self._identity.sign(await self._engine.prefill(request), request)
+        result = await self._engine.prefill(request)
+        self._note(request, result)
+        return self._identity.sign(result, request)
+
+    def _note(self, request: PrefillRequest, result: PrefillResult) -> None:
+        self._served = self._served.with_prompt(len(request.token_ids), result.cached_tokens)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         self._identity.check_prefill(request)
         async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
             async for result in results:
+                if not result.ticket.streamed:  # the last one
+                    self._note(request, result)
                 yield self._identity.sign(result, request)
 
     async def release(self, ticket_id: str) -> bool:
@@ -143,6 +164,7 @@ class DecodeReplica(_Replica):
                         link.send(stream, frame)
         finally:
             link.forget(stream)
+            self._served += Served(requests=1)
         return DecodeResult(self._engine.load(), sent)
 
     async def abort(self, request_id: str) -> None:

@@ -138,10 +138,17 @@ class OverloadedError(RequestError):
 
 
 class PoolUnavailableError(RequestError):
-    """A pool has no replica that answers; a later attempt may succeed."""
+    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if known."""
 
     status = 503
     kind = "ServiceUnavailableError"
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        HeliostatError.__init__(self, message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class LegFailedError(RequestError):

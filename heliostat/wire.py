@@ -109,6 +109,16 @@ class Load(msgspec.Struct, frozen=True):
     """The KV domain that a prefill replica writes."""
 
 
+class Door(msgspec.Struct, frozen=True):
+    """What waits in one router for a pool: requests in the queue for a slot of their decode pool, the tokens
+    of their prompts, and how many got a slot since the router's start. A prefill pool is told of the
+    requests that will come to it."""
+
+    queued: int = 0
+    queued_tokens: int = 0
+    let_in: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """The small message that stands for a handoff: who holds which KV, for how many tokens, until when.

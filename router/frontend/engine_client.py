@@ -141,7 +141,7 @@ class ClusterEngineClient:
     @staticmethod
     def _as_vllm_error(error: RequestError) -> GracefulHTTPError | GenerationError:
         """vLLM's errors carry no Retry-After; the endpoint finds it in the trace."""
-        if isinstance(error, OverloadedError) and (trace := current_trace.get(None)):
+        if isinstance(error, OverloadedError | PoolUnavailableError) and (trace := current_trace.get(None)):
             trace.retry_after_s = error.retry_after_s
         return as_vllm_error(error)
 

@@ -339,6 +339,17 @@ async def sim(sim_cluster: Cluster) -> AsyncIterator[SimClient]:
         yield SimClient(sim_cluster, await stack.enter_async_context(http), stack)
 
 
+@pytest.fixture(scope="session")
+def sim_client() -> Callable[[str, Spec, AsyncExitStack], Awaitable[SimClient]]:
+    """Makes the client of a cluster that a test has started itself."""
+
+    async def make(url: str, spec: Spec, stack: AsyncExitStack) -> SimClient:
+        http = httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+        return SimClient(Cluster(url, spec, ""), await stack.enter_async_context(http), stack)
+
+    return make
+
+
 @pytest.fixture
 def served_accuracy(client: AsyncOpenAI) -> Callable[[str, str], Awaitable[float]]:
     """The share of a task's 200 held-out samples that a served model answers exactly, asked 16 at a time."""
