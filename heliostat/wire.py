@@ -111,6 +111,9 @@ class PrefillRequest:
     session: str = ""
     """What the client calls the conversation; policies may keep one together."""
     adapter: Adapter | None = None
+    traceparent: str = ""
+    tracestate: str = ""
+    """W3C trace context of the leg; empty when no spans are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,9 @@ class DecodeRequest:
     adapter: Adapter | None = None
     reply_to: str = ""
     """Address of the router's inbox, to which token frames go (`router.channel`)."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """As in `PrefillRequest`."""
 
 
 @dataclass(frozen=True, slots=True)
