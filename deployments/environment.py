@@ -10,6 +10,8 @@ from deployments.vllm_plugin import CPU_LORA, NAP
 from heliostat.spec import Pool
 
 PASSED_THROUGH = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "VLLM_LOGGING_LEVEL")
+PASSED_PREFIX = "OTEL_"
+"""OpenTelemetry's own settings: where spans go, with which headers, how many at a time."""
 
 
 def router_environment() -> dict[str, str]:
@@ -39,4 +41,8 @@ def replica_environment(pool: Pool) -> dict[str, str]:
 
 
 def _passed_through() -> dict[str, str]:
-    return {name: os.environ[name] for name in PASSED_THROUGH if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_THROUGH or name.startswith(PASSED_PREFIX)
+    }

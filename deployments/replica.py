@@ -9,13 +9,16 @@ from collections.abc import AsyncGenerator, Sequence
 from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
+from deployments.logs import pass_on_logs
+from deployments.replica_spans import ReplicaSpans
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult
+from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult, Role
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
+from router.tracing.setup import start_traces
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -27,6 +30,7 @@ class _Replica:
     async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         context = serve.get_replica_context()
         pool_name = f"{spec.role}.{spec.name}"
+        pass_on_logs(spec.observability.logs)
         try:
             config = engine_config(spec, f"{context.deployment}#{context.replica_tag}")
             self._engine = create_engine(config, self._kv_changed)
@@ -35,6 +39,9 @@ class _Replica:
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
         self._outbox = Outbox(config.replica, self._engine.load)
+        traces, service = spec.observability.traces, f"heliostat-{context.deployment}"
+        self._sink = start_traces(traces, os.environ, service, config.replica)
+        self._spans = ReplicaSpans(self._sink, config.replica)
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
@@ -68,6 +75,8 @@ class _Replica:
         # Serve calls this at the end of a graceful shutdown; the engine's processes end here.
         if engine := getattr(self, "_engine", None):
             engine.stop()
+        if sink := getattr(self, "_sink", None):
+            sink.close()
 
 
 class PrefillReplica(_Replica):
@@ -79,13 +88,20 @@ class PrefillReplica(_Replica):
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
-        return await self._engine.prefill(request)
+        with self._spans.leg(Role.PREFILL, request) as span:
+            result = await self._engine.prefill(request)
+            if span is not None:
+                span.prefilled(result)
+            return result
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
-        async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
-            async for result in results:
-                yield result
+        with self._spans.leg(Role.PREFILL, request) as span:
+            async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
+                async for result in results:
+                    if span is not None:
+                        span.prefilled(result)
+                    yield result
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
@@ -115,13 +131,18 @@ class DecodeReplica(_Replica):
         link = await self._outbox.link(address)
         frames = self._engine.decode(request)
         try:
-            async with contextlib.aclosing(frames):
-                if request.request_id not in self._aborted:
-                    async for frame in frames:
-                        if request.request_id in self._aborted:
-                            break
-                        sent += num_tokens(frame)
-                        link.send(stream, frame)
+            with self._spans.leg(Role.DECODE, request) as span:
+                async with contextlib.aclosing(frames):
+                    if request.request_id not in self._aborted:
+                        async for frame in frames:
+                            if request.request_id in self._aborted:
+                                break
+                            if not sent:
+                                self._spans.first(span, frame)
+                            sent += num_tokens(frame)
+                            link.send(stream, frame)
+                if span is not None:
+                    span.attributes["gen_ai.usage.output_tokens"] = sent
         finally:
             link.forget(stream)
         return DecodeResult(self._engine.load(), sent)

@@ -105,9 +105,7 @@ class Chooser:
             if adapter is not None:
                 self._board.holds(replicas[best], (adapter_name(adapter.digest),))
             if noted and self._notes is not None:
-                self._notes.chosen(
-                    leg_id, replicas[best], len(replicas), ranking.costs[0], ranking.reason()
-                )
+                self._notes.chosen(leg_id, replicas[best], len(replicas), ranking.costs[0], ranking.reason())
         return ranking.indices
 
     def sent(self, replica: str, call_id: str, leg: Leg) -> None:

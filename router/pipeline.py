@@ -27,7 +27,7 @@ from heliostat.errors import (
 from heliostat.wire import Adapter, DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.door import Admission, Book, DecodePool, PrefillPool
-from router.trace import Leg, Trace
+from router.trace import Leg, Trace, error_type
 
 MAX_ATTEMPTS = 3
 """Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
@@ -141,8 +141,8 @@ class Pipeline:
         try:
             yield
         except RequestError as error:
-            outcome = _OUTCOMES.get(type(error), Outcome.FAILED)
-            request.trace.error_type = type(error).__name__
+            outcome = next((to for kind, to in _OUTCOMES.items() if isinstance(error, kind)), Outcome.FAILED)
+            request.trace.error_type = error_type(error)
             raise
         finally:
             trace = request.trace
@@ -269,9 +269,7 @@ class Pipeline:
         request.trace.cached_tokens = held
         return True
 
-    async def _drain(
-        self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]
-    ) -> None:
+    async def _drain(self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
         with suppress(RequestError), noted.timed(self._clock):
             async for result in results:

@@ -1,4 +1,4 @@
-"""How traced legs found their replicas: noted where the choice is made, asked for when the request is over."""
+"""How traced legs found their replicas: noted where that is chosen, asked for when the request is over."""
 
 import time
 from collections import OrderedDict

@@ -4,9 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from heliostat.errors import HeliostatError
+from heliostat.errors import HeliostatError, RequestError
 from heliostat.wire import Role
 from router.tracing.context import TraceContext
+
+
+def error_type(error: HeliostatError) -> str:
+    """The class of one of our errors. Ray hands those of replicas on in a class made of that and its own."""
+    module = HeliostatError.__module__
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == module)
 
 
 @dataclass(slots=True)
@@ -48,7 +54,7 @@ class Leg:
         """Notes when the leg ends, and how."""
         try:
             yield
-        except HeliostatError as error:
+        except RequestError as error:
             self.failed(error)
             raise
         except BaseException:
@@ -57,9 +63,9 @@ class Leg:
         finally:
             self.ended_s = clock()
 
-    def failed(self, error: HeliostatError) -> None:
+    def failed(self, error: RequestError) -> None:
         """This error ends it."""
-        self.error_type, self.failure = type(error).__name__, str(error)
+        self.error_type, self.failure = error_type(error), error.message
         self.replica = getattr(error, "replica", "") or self.replica
 
 
