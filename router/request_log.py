@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class RequestLog:
-    """Writes to this module's logger: as `json`, the fields stand in the record, as `text`, in the message."""
+    """Writes to the logger `router.request_log`: as `json`, fields of the record, as `text`, its message."""
 
     def __init__(self, form: Literal["json", "text"]) -> None:
         self._form = form

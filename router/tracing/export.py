@@ -12,7 +12,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio, Sampler
+from opentelemetry.sdk.trace.sampling import Decision, ParentBasedTraceIdRatio, Sampler
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
 from opentelemetry.trace.span import TraceState
@@ -54,7 +54,7 @@ class SpanSink:
             context = set_span_in_context(NonRecordingSpan(_span_context(parent, remote=True)), _ROOT)
         result = self._sampler.should_sample(context, trace_id, name, SpanKind.SERVER)
         state = result.trace_state.to_header() if result.trace_state else ""
-        return TraceContext(trace_id, new_span_id(), result.decision.is_sampled(), state)
+        return TraceContext(trace_id, new_span_id(), result.decision is Decision.RECORD_AND_SAMPLE, state)
 
     def emit(self, spans: Iterable[Span]) -> None:
         """Queue them; never waits, and drops what does not fit (OTEL_BSP_MAX_QUEUE_SIZE)."""
