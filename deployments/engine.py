@@ -36,6 +36,8 @@ class EngineConfig:
     domain: str
     replica: str
     owner: str
+    traces_url: str = ""
+    """Where the engine's own spans go; empty: nowhere."""
 
     @property
     def caches_prefixes(self) -> bool:

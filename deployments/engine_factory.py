@@ -1,5 +1,6 @@
 """From a pool of a spec to its engine: what a replica runs, and whoever measures engines without replicas."""
 
+import os
 import uuid
 
 from deployments.engine import Engine, EngineConfig, KvListener
@@ -7,6 +8,7 @@ from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import PoolSpec
 from kvtransfer.contract import check_contract, kv_domain, read_module
+from router.tracing.setup import traces_url, traces_wanted
 
 
 def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
@@ -14,6 +16,7 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
     module = read_module(local_weights(spec.pool.weights))
     base = read_module(local_weights(spec.family.base))
     check_contract("the family base", base.contract, f"{spec.role}.{spec.name}", module.contract)
+    traces = traces_wanted(spec.observability.traces, os.environ)
     return EngineConfig(
         role=spec.role,
         name=spec.name,
@@ -24,6 +27,7 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
         domain=kv_domain(module, spec.family.dtype),
         replica=replica,
         owner=uuid.uuid4().hex,
+        traces_url=traces_url(traces, os.environ) if traces and traces.engine else "",
     )
 
 

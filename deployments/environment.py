@@ -13,6 +13,9 @@ PASSED_THROUGH = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "VLLM_LOGGING_LEVEL")
 PASSED_PREFIX = "OTEL_"
 """OpenTelemetry's own settings: where spans go, with which headers, how many at a time."""
 
+OVER_HTTP = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+"""Collectors have another port for gRPC, which is vLLM's default for its own spans."""
+
 
 def router_environment() -> dict[str, str]:
     """A router needs no accelerator, also where vLLM is the CUDA build."""
@@ -21,7 +24,7 @@ def router_environment() -> dict[str, str]:
 
 def replica_environment(pool: Pool) -> dict[str, str]:
     """One replica of `pool`."""
-    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1", **OVER_HTTP}
     if pool.gpus == 0:
         threads = str(max(1, int(pool.cpus)))
         environment |= {

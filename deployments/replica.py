@@ -89,7 +89,7 @@ class PrefillReplica(_Replica):
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         with self._spans.leg(Role.PREFILL, request) as span:
-            result = await self._engine.prefill(request)
+            result = await self._engine.prefill(self._spans.below(span, request))
             if span is not None:
                 span.prefilled(result)
             return result
@@ -97,6 +97,7 @@ class PrefillReplica(_Replica):
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         with self._spans.leg(Role.PREFILL, request) as span:
+            request = self._spans.below(span, request)
             async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
                 async for result in results:
                     if span is not None:
@@ -129,9 +130,9 @@ class DecodeReplica(_Replica):
         address, _, number = request.reply_to.partition("#")
         stream, sent = int(number), 0
         link = await self._outbox.link(address)
-        frames = self._engine.decode(request)
         try:
             with self._spans.leg(Role.DECODE, request) as span:
+                frames = self._engine.decode(self._spans.below(span, request))
                 async with contextlib.aclosing(frames):
                     if request.request_id not in self._aborted:
                         async for frame in frames:

@@ -14,7 +14,8 @@ end of the wait for the first token.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from heliostat.errors import RequestError
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, TokenFrame
@@ -22,6 +23,8 @@ from router.requests import Sink
 from router.trace import error_type
 from router.tracing.context import TraceContext, parse_context
 from router.tracing.spans import Attribute, Kind, Span
+
+Request = TypeVar("Request", PrefillRequest, DecodeRequest)
 
 
 @dataclass(slots=True)
@@ -88,6 +91,11 @@ class ReplicaSpans:
         """The leg's first tokens."""
         if span is not None:
             span.first(frame, self._clock())
+
+    @staticmethod
+    def below(span: LegSpan | None, request: Request) -> Request:
+        """The request for an engine that may hang spans of its own below ours."""
+        return replace(request, traceparent=span.context.traceparent) if span else request
 
     @staticmethod
     def _spans(leg: LegSpan, end_s: float, failure: str) -> Iterator[Span]:

@@ -36,5 +36,8 @@ class Observe:
         current_request.set(opened)
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            status = status or 500  # Starlette's last resort answers outside of all middleware
+            raise
         finally:
             self._desk.end(opened, status)

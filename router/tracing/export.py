@@ -19,7 +19,6 @@ from opentelemetry.trace.span import TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
 import heliostat
-from heliostat.spec import Traces
 from router.tracing.context import TraceContext, new_span_id, new_trace_id
 from router.tracing.spans import Kind, Span
 
@@ -82,10 +81,10 @@ class SpanSink:
         )
 
 
-def open_sink(traces: Traces, service: str, instance: str) -> SpanSink:
-    """Over OTLP/HTTP, in batches. The spec comes before the environment, the environment before defaults."""
-    exporter = OTLPSpanExporter(endpoint=_traces_url(traces.endpoint) if traces.endpoint else None)
-    return SpanSink(BatchSpanProcessor(exporter), resource(service, instance), sampler(traces.sample_ratio))
+def open_sink(url: str, sample_ratio: float | None, service: str, instance: str) -> SpanSink:
+    """Over OTLP/HTTP, in batches (OTEL_BSP_*), from a thread of its own."""
+    processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=url))
+    return SpanSink(processor, resource(service, instance), sampler(sample_ratio))
 
 
 def resource(service: str, instance: str) -> Resource:
@@ -104,12 +103,6 @@ def sampler(ratio: float | None) -> Sampler:
     if ratio is not None:
         return ParentBasedTraceIdRatio(ratio)
     return TracerProvider(shutdown_on_exit=False).sampler
-
-
-def _traces_url(endpoint: str) -> str:
-    """As OTEL_EXPORTER_OTLP_ENDPOINT is read: the path of the traces is added."""
-    base = endpoint.rstrip("/")
-    return base if base.endswith("/v1/traces") else f"{base}/v1/traces"
 
 
 def _span_context(context: TraceContext, remote: bool = False) -> SpanContext:
