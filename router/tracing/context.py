@@ -5,7 +5,7 @@ Without OpenTelemetry's packages: a request log names the trace also where no sp
 
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -28,7 +28,7 @@ class TraceContext:
 
     def child(self) -> "TraceContext":
         """A span of the same trace."""
-        return replace(self, span_id=new_span_id())
+        return TraceContext(self.trace_id, new_span_id(), self.sampled, self.state)
 
     @property
     def trace_hex(self) -> str:
