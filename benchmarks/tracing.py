@@ -264,9 +264,12 @@ def _log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(_Lines())
     logger = logging.getLogger("router.request_log")
     logger.addHandler(handler)
+    before = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
     yield
+    logger.setLevel(before[0])
+    logger.propagate = before[1]
     logger.removeHandler(handler)
     handler.close()
 

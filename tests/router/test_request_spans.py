@@ -93,15 +93,6 @@ class Door:
         return 1
 
 
-class Kept(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
 @dataclass
 class Bench:
     """A desk over the SDK, its spans in memory."""
@@ -293,15 +284,9 @@ async def test_spans_lie_in_each_other_in_time() -> None:
 
 
 async def test_the_line_of_a_request_has_its_fate(caplog: pytest.LogCaptureFixture) -> None:
-    kept = Kept()
-    logger = logging.getLogger("router.request_log")
-    logger.addHandler(kept)
-    logger.setLevel(logging.INFO)
-    try:
-        opened = await Bench().run(Pools(lost=1))
-    finally:
-        logger.removeHandler(kept)
-    (record,) = kept.records
+    caplog.set_level(logging.INFO, logger="router.request_log")
+    opened = await Bench().run(Pools(lost=1))
+    (record,) = caplog.records
     fields = request_fields(opened.request)
     assert fields.items() <= record.__dict__.items()
     assert (record.getMessage(), fields["request_id"], fields["trace_id"]) == (
