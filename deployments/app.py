@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.environment import replica_environment, router_environment
 from deployments.ingress import Router
+from deployments.logs import logging_config
 from deployments.replica import DecodeReplica, PrefillReplica
 from deployments.request_router import PolicyRequestRouter
 from deployments.scaling import autoscaling_config
@@ -118,6 +119,7 @@ def _pool(spec: PoolSpec, scale: Scale | None = None) -> Application:
         PrefillReplica if spec.role is Role.PREFILL else DecodeReplica,
         name=deployment_name(spec.role, spec.name),
         max_ongoing_requests=UNBOUNDED,
+        logging_config=logging_config(spec.observability.logs),
         # A checkpoint that does not load will not load the next time either.
         max_constructor_retry_count=1,
         ray_actor_options={
@@ -140,6 +142,7 @@ def _routers(spec: Spec, scale: Scale | None = None) -> Application:
         Router,
         name=ROUTER,
         max_ongoing_requests=UNBOUNDED,
+        logging_config=logging_config(spec.observability.logs),
         ray_actor_options={
             "num_cpus": ROUTER_CPUS,
             "resources": spec.router.resources,

@@ -18,6 +18,7 @@ from deployments.catalog_files import spec_models
 from deployments.catalog_handles import PoolReplicas, RouterPeers
 from deployments.catalog_live import LiveModels, root
 from deployments.cluster_view import PoolKey, ServeClusterView
+from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
@@ -33,7 +34,10 @@ from router.loop_watch import LoopWatch
 from router.match import VersionWait
 from router.pairing import Side, VersionPairing
 from router.pipeline import Pipeline
+from router.request_log import RequestLog
+from router.requests import RequestDesk
 from router.route import Route
+from router.tracing.setup import start_traces
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Router:
         from router.frontend.openai import ModelServing, OpenAILayer
 
         self._spec = spec
+        pass_on_logs(spec.observability.logs)
         served = spec_models(spec)
         board.SPEC = spec  # before the first call through a handle
         board.BOARD.index.resize(spec.router.prefix_blocks)
@@ -122,7 +127,23 @@ class Router:
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk)
+        requests = self._observe(f"{context.deployment}#{context.replica_tag}")
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests)
+
+    def _observe(self, replica: str) -> RequestDesk | None:
+        """Who hears of requests that are over; None where they are neither traced nor logged."""
+        logs = self._spec.observability.logs
+        traces = self._spec.observability.traces
+        self._sink = start_traces(traces, os.environ, "heliostat-router", replica)
+        if self._sink is None and not logs.requests:
+            return None
+        log = RequestLog(logs.format) if logs.requests else None
+        return RequestDesk(self._sink, log, board.ROUTES.take)
+
+    def __del__(self) -> None:
+        # Serve calls this at the end of a graceful shutdown.
+        if sink := getattr(self, "_sink", None):
+            sink.close()
 
     def _door(self, role: Role, pool: str) -> Door:
         """What waits here for a slot, of the models of that pool."""

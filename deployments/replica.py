@@ -11,6 +11,8 @@ from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
 from deployments.identity import Identity
+from deployments.logs import pass_on_logs
+from deployments.replica_spans import ReplicaSpans
 from deployments.scaling_stats import Doors, Stats, to_stats
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
@@ -24,11 +26,13 @@ from heliostat.wire import (
     PrefillRequest,
     PrefillResult,
     ReplicaVersion,
+    Role,
 )
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
 from router.scaling import Served
+from router.tracing.setup import start_traces
 
 NO_DOOR = Door()
 
@@ -42,6 +46,7 @@ class _Replica:
     async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         context = serve.get_replica_context()
         pool_name = f"{spec.role}.{spec.name}"
+        pass_on_logs(spec.observability.logs)
         try:
             config = engine_config(spec, f"{context.deployment}#{context.replica_tag}")
             self._engine = create_engine(config, self._kv_changed)
@@ -53,6 +58,9 @@ class _Replica:
         self._outbox = Outbox(config.replica, self._engine.load)
         self._doors = Doors()
         self._served = Served()
+        traces, service = spec.observability.traces, f"heliostat-{context.deployment}"
+        self._sink = start_traces(traces, os.environ, service, config.replica)
+        self._spans = ReplicaSpans(self._sink, config.replica)
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
@@ -97,6 +105,8 @@ class _Replica:
         # Serve calls this at the end of a graceful shutdown; the engine's processes end here.
         if engine := getattr(self, "_engine", None):
             engine.stop()
+        if sink := getattr(self, "_sink", None):
+            sink.close()
 
 
 class PrefillReplica(_Replica):
@@ -109,7 +119,10 @@ class PrefillReplica(_Replica):
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         self._identity.check_prefill(request)
-        result = await self._engine.prefill(request)
+        with self._spans.leg(Role.PREFILL, request) as span:
+            result = await self._engine.prefill(self._spans.below(span, request))
+            if span is not None:
+                span.prefilled(result)
         self._note(request, result)
         return self._identity.sign(result, request)
 
@@ -119,11 +132,15 @@ class PrefillReplica(_Replica):
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         self._identity.check_prefill(request)
-        async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
-            async for result in results:
-                if not result.ticket.streamed:  # the last one
-                    self._note(request, result)
-                yield self._identity.sign(result, request)
+        with self._spans.leg(Role.PREFILL, request) as span:
+            results = self._engine.prefill_early(self._spans.below(span, request))
+            async with contextlib.aclosing(results):
+                async for result in results:
+                    if span is not None:
+                        span.prefilled(result)
+                    if not result.ticket.streamed:  # the last one
+                        self._note(request, result)
+                    yield self._identity.sign(result, request)
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
@@ -153,15 +170,20 @@ class DecodeReplica(_Replica):
         address, _, number = request.reply_to.partition("#")
         stream, sent = int(number), 0
         link = await self._outbox.link(address)
-        frames = self._engine.decode(request)
         try:
-            async with contextlib.aclosing(frames):
-                if request.request_id not in self._aborted:
-                    async for frame in frames:
-                        if request.request_id in self._aborted:
-                            break
-                        sent += num_tokens(frame)
-                        link.send(stream, frame)
+            with self._spans.leg(Role.DECODE, request) as span:
+                frames = self._engine.decode(self._spans.below(span, request))
+                async with contextlib.aclosing(frames):
+                    if request.request_id not in self._aborted:
+                        async for frame in frames:
+                            if request.request_id in self._aborted:
+                                break
+                            if not sent:
+                                self._spans.first(span, frame)
+                            sent += num_tokens(frame)
+                            link.send(stream, frame)
+                if span is not None:
+                    span.attributes["gen_ai.usage.output_tokens"] = sent
         finally:
             link.forget(stream)
             self._served += Served(requests=1)

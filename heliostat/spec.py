@@ -271,6 +271,45 @@ class Router(_Frozen):
     )
 
 
+class Traces(_Frozen):
+    """OpenTelemetry spans of every request; what is left out, the standard OTEL_* variables say."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="An OTLP/HTTP collector, like http://collector:4318; null: OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    sample_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The part of the requests that is traced; a client's traceparent decides for its own.",
+    )
+    engine: bool = Field(default=False, description="vLLM's own span of each leg, too.")
+
+
+class Logs(_Frozen):
+    """What router and replicas write into Serve's log files; never prompts or answers."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "text"
+    requests: bool = Field(default=True, description="One line for every request that is over.")
+
+
+class Observability(_Frozen):
+    """What a running cluster says about itself, beside its metrics."""
+
+    traces: Traces | None = Field(
+        default=None, description="Spans; null: only where an OTEL_EXPORTER_OTLP_ENDPOINT is set."
+    )
+    logs: Logs = Logs()
+
+    def of_pools(self) -> "Observability":
+        """What replicas of pools need of it: which requests are traced and logged, routers decide."""
+        traces = self.traces.model_copy(update={"sample_ratio": None}) if self.traces else None
+        return Observability(traces=traces, logs=self.logs.model_copy(update={"requests": True}))
+
+
 class PoolSpec(_Frozen):
     """What one pool's replicas are made from: that part of a spec, and no more.
 
@@ -282,6 +321,7 @@ class PoolSpec(_Frozen):
     family: Family
     transfer: Transfer
     pool: Pool
+    observability: Observability = Observability()
 
 
 class Spec(_Frozen):
@@ -295,6 +335,7 @@ class Spec(_Frozen):
         ge=0,
         description="GPUs up to which pools grow, all together; null: their `max` says it.",
     )
+    observability: Observability = Observability()
     prefill: dict[Name, Pool] = Field(min_length=1)
     decode: dict[Name, Pool] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
@@ -317,4 +358,5 @@ class Spec(_Frozen):
             family=self.family,
             transfer=self.transfer,
             pool=pool.model_copy(update=outside),
+            observability=self.observability.of_pools(),
         )

@@ -163,6 +163,9 @@ class PrefillRequest:
     adapter: Adapter | None = None
     versions: frozenset[str] | None = None
     """Ids of the versions that may write this KV (`Version.id`); None: whichever the pool runs."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """W3C trace context of the leg; empty when no spans are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +207,9 @@ class DecodeRequest:
     """Ids of the versions that may read the ticket's KV, or go on with the answer; None: all of the pool."""
     untrained_pair: bool = False
     """The spec pairs the two modules whatever their cards say."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """As in `PrefillRequest`."""
 
 
 @dataclass(frozen=True, slots=True)
