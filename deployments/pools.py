@@ -90,9 +90,10 @@ async def _must_be_sent(
                 nonlocal timer
                 if board.was_sent(leg_id):
                     return
-                if pool.answers() and (versions is None or pool.runs(versions)):
+                answers = pool.answers()
+                if answers and (versions is None or pool.runs(versions)):
                     timer = loop.call_later(LOOK_S, look)
-                elif not pool.answers() and loop.time() - waited_since < pool.cold_start_s:
+                elif not answers and loop.time() - waited_since < pool.cold_start_s:
                     on_cold()
                     timer = loop.call_later(LOOK_S, look)
                 else:
