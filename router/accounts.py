@@ -153,6 +153,10 @@ class Accounts:
             self._decoded(figures, len(token_ids), trace, ended_s)
         _time(figures.stages, trace, outcome, ended_s)
 
+    def served(self) -> tuple[Model, ...]:
+        """The models that are served now."""
+        return tuple(self._served.values())
+
     def model(self, name: str) -> Figures:
         """A model's figures on the pools that it has now, or had last; not a copy. Raises KeyError."""
         return self._last[name].figures
