@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from deployments.metric_kinds import GaugeMetric, Increments, MetricKinds, Observations, RayMetrics
 from deployments.savings import PoolKey, savings
-from heliostat.spec import Spec
+from heliostat.spec import Model, Spec
 from heliostat.wire import Role
 from router.accounts import Account, Accounts, Figures, Stage
 from router.admission import ModelCounts, PoolCapacity, PoolFigures
@@ -23,6 +23,13 @@ class AdmissionCounts(Protocol):
 
     def counts(self, model: str) -> ModelCounts:
         """Its numbers."""
+
+
+class PoolFacts(PoolCapacity, Protocol):
+    """What a router knows of its pools."""
+
+    def failed_legs(self, role: Role, pool: str) -> int:
+        """Legs of this router that failed there so far."""
 
 
 class _Amount(NamedTuple):
@@ -88,7 +95,7 @@ class Metrics:
         spec: Spec,
         accounts: Accounts,
         admission: AdmissionCounts,
-        pools: PoolCapacity,
+        pools: PoolFacts,
         loop_watch: LoopWatch,
         routing: Histogram,
         kinds: MetricKinds | None = None,
@@ -125,6 +132,16 @@ class Metrics:
             (entry.read, gauge(f"pool_{entry.name}", entry.description, "role", "pool"))
             for entry in POOL_GAUGES
         ]
+        self._failed_legs = counter(
+            "pool_failed_legs_total", "Legs that failed, also those of requests that went on.", "role", "pool"
+        )
+        self._served_by = gauge(
+            "model_pool",
+            "1 for the two pools of a model, 0 for those that it has left.",
+            "model",
+            "role",
+            "pool",
+        )
         self._targets = gauge(
             "pool_target_seconds",
             "The spec's target: TTFT of a prefill pool, TPOT of a decode pool.",
@@ -147,7 +164,9 @@ class Metrics:
     def publish(self) -> None:
         """Tell Ray what is new since the last time. To be called on the router's event loop."""
         by_model: defaultdict[str, list[Figures]] = defaultdict(list)
+        served = self._accounts.served()
         for account in self._accounts.accounts():
+            self._publish_pools(account, served.get(account.model))
             self._publish_stages(account)
             by_model[account.model].append(account.figures)
         for model, parts in by_model.items():
@@ -162,16 +181,22 @@ class Metrics:
                 by_pool.grown_to(read(figures), tags)
             seen = self._pools.slots(role, pool)
             replicas[role, pool] = seen.replicas
+            self._failed_legs.grown_to(self._pools.failed_legs(role, pool), tags)
             for read_pool, gauge in self._pool_gauges:
                 gauge.set(read_pool(seen), tags)
             if target_ms := section.ttft_ms if role is Role.PREFILL else section.tpot_ms:
                 self._targets.set(target_ms / 1000, tags)
-        saved = savings(self._spec, self._accounts.served(), replicas)
+        saved = savings(self._spec, served.values(), replicas)
         self._saved_replicas.set(saved.replicas, {})
         self._saved_gpus.set(saved.gpus, {})
         self._choices.grown_to(self._routing, {})
         self._stalls.grown_to(self._loop_watch.stalls, {})
         self._stall_p99.set(self._loop_watch.p99_ms() / 1000, {})
+
+    def _publish_pools(self, account: Account, now: Model | None) -> None:
+        for role in Role:
+            tags = {"model": account.model, "role": role.value, "pool": account.pool(role)}
+            self._served_by.set(float(now is not None and now.pool(role) == account.pool(role)), tags)
 
     def _publish_stages(self, account: Account) -> None:
         for stage, histogram in account.figures.stages.items():
