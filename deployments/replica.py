@@ -68,7 +68,7 @@ class _Replica:
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
-        self._metrics = ReplicaMetrics(self.role, name)
+        self._metrics = ReplicaMetrics(spec.role, spec.name)
         self._publishing = asyncio.create_task(self._publish())
         self._publishing.add_done_callback(_on_end)
 
