@@ -54,9 +54,8 @@ class Stored(_Answer):
 
 
 class Pushed(_Answer):
-    """Where a dashboard is now; `url` is a path."""
+    """A dashboard that was just written."""
 
-    url: str
     version: int
 
 
@@ -90,6 +89,10 @@ class Grafana:
         try:
             health = httpx.get(f"{self.url}/api/health", timeout=TIMEOUT_S, follow_redirects=True)
             known = health.is_success and "database" in health.json()
+            if known and health.history:
+                # A redirected POST becomes a GET.
+                there = str(health.url).removesuffix("/api/health")
+                raise HeliostatError(f"{self.url} redirects to {there}: say --grafana {there}")
         except httpx.HTTPError as error:
             raise HeliostatError(f"no answer from {self.url}: {error}; is that Grafana's address?") from error
         except ValueError:

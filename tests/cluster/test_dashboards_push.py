@@ -83,6 +83,11 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or "{}")
+            if self.path.startswith("/old/"):
+                self.send_response(301)
+                self.send_header("location", f"{request.param}{self.path.removeprefix('/old')}")
+                self.end_headers()
+                return
             path = self.path.removeprefix(request.param)
             token = self.headers.get("authorization", "")
             status, answer = grafana.answer(self.command, path, token, body)
@@ -179,6 +184,12 @@ def test_what_is_no_grafana_is_said(served: Served, capsys: pytest.CaptureFixtur
 def test_what_is_no_address_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboards", "push", "--grafana", url, "--token", TOKEN]) == 1
     assert f"--grafana {url}" in capsys.readouterr().err
+
+
+def test_an_address_that_redirects_is_said(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    root = served.url.removesuffix("/monitoring")
+    assert main(["dashboards", "push", "--grafana", f"{root}/old/", "--token", TOKEN]) == 1
+    assert f"{root}/old redirects to {served.url}: say --grafana {served.url}" in capsys.readouterr().err
 
 
 def test_no_prometheus_among_the_data_sources_is_said(
