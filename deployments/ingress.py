@@ -22,6 +22,7 @@ from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
+from deployments.scrape_targets import scrape_targets
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
@@ -61,6 +62,7 @@ class Router:
         # Imported here, because whoever only builds the application must not wait for vLLM's import.
         from router.frontend.app import build_app
         from router.frontend.openai import ModelServing, OpenAILayer
+        from router.frontend.scrape import add_scrape_route
 
         self._spec = spec
         pass_on_logs(spec.observability.logs)
@@ -129,6 +131,7 @@ class Router:
         gc.freeze()
         requests = self._observe(f"{context.deployment}#{context.replica_tag}")
         self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests)
+        add_scrape_route(self._app, scrape_targets)
 
     def _observe(self, replica: str) -> RequestDesk | None:
         """Who hears of requests that are over; None where they are neither traced nor logged."""
