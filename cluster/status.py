@@ -36,7 +36,7 @@ def fetch_status(url: str) -> ClusterStatus:
 
 
 def render_status(status: ClusterStatus, console: Console) -> None:
-    """One row per replica; below, why a pool has none, and which pools are of two minds."""
+    """One row per replica; below, why a pool has none, and which ones are being replaced."""
     table = Table(
         title=f"Heliostat {status.version}: {'ready' if status.ready else 'not ready'}",
         caption="copies: handoffs so far, MiB of them all, ms of one",
