@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from heliostat.spec import (
+    Autoscale,
     Connector,
     Family,
     Limits,
@@ -183,6 +184,7 @@ def test_the_reference_gives_every_key_and_default() -> None:
         Pool,
         Lora,
         Replicas,
+        Autoscale,
         SimTiming,
         Model,
         Limits,
