@@ -75,7 +75,6 @@ class Pools:
             self._notes.chosen(
                 request.request_id, LOAD.replica, 8, 12.5, "0.0 ms wait, 64 tokens at 20.00 ms"
             )
-            self._notes.sent(request.request_id, LOAD.replica)
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         self._note(request)
