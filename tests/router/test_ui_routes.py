@@ -1,10 +1,12 @@
 """The files of the live page over HTTP: types, headers, and nothing but what belongs to the page."""
 
 import re
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from hatchling.builders.wheel import WheelBuilder
 
 from router.frontend.ui_routes import PATH, TYPES, add_ui_routes, load_assets
 
@@ -63,6 +65,12 @@ async def test_what_is_no_file_of_the_page_is_not_found(http: httpx.AsyncClient,
 
 async def test_the_page_cannot_be_written(http: httpx.AsyncClient) -> None:
     assert (await http.post(PATH)).status_code == httpx.codes.METHOD_NOT_ALLOWED
+
+
+def test_the_wheel_has_every_file_of_the_page() -> None:
+    root = str(Path(__file__).parents[2])
+    packed = {file.distribution_path for file in WheelBuilder(root).recurse_included_files()}
+    assert {f"router/frontend/ui/{name}" for name in load_assets()} <= packed
 
 
 def test_the_page_names_no_other_host_and_holds_nothing_inline() -> None:

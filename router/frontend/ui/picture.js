@@ -22,7 +22,7 @@ export class Picture {
       ["prefill", "prefill pools", "prompt to KV cache"],
       ["decode", "decode pools", "KV cache to tokens"],
     ]) {
-      const list = el("ol", { class: `column ${role}`, "aria-label": title });
+      const list = el("ol", { class: "column", "aria-label": title });
       root.append(el("div", { class: "lane" }, el("h3", {}, title), el("p", { class: "hint" }, hint), list));
       this.#columns[role] = list;
     }
