@@ -137,7 +137,6 @@ function poolBox(made) {
   };
   const update = (pool) => {
     root.classList.toggle("broken", pool.problem !== null);
-    root.classList.toggle("wide", pool.models.length > 1);
     say(shared, pool.models.length > 1 ? `${count(pool.models.length)} models share it` : "");
     say(problem, pool.problem ?? "");
     say(replicas, many(pool.replicas.length, "replica"));
