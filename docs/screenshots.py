@@ -87,7 +87,7 @@ async def shoot(browser: Browser, url: str, name: str, scheme: str, width: int) 
     await page.fill("textarea", "turn my lamp to 40")
     await page.wait_for_timeout(8000)  # rates are of four seconds
     await page.click("button[type=submit]")
-    await page.wait_for_function("() => /whole/.test(document.querySelector('#answer .facts').textContent)")
+    await page.wait_for_selector("button[name=stop]:disabled", state="attached")
     await page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
     await page.wait_for_timeout(1500)  # the next beat, and the end of every transition
     picture = Image.open(BytesIO(await page.screenshot(full_page=True))).convert("RGB")
