@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 
 import httpx
@@ -27,10 +27,13 @@ QUICKSTART = DOCS.parent / "examples" / "quickstart"
 CLIENTS = {"base": 1, "home": 3, "mirror": 2, "spell": 6}
 """How many ask each model, one prompt after the other."""
 
+PROMPTS = {"base": ("base", "spell")}
+"""Whose held-out prompts a model is asked, if not its own: base and spell share a prefill pool."""
+
 SHOTS = (("light", "light", 1180), ("dark", "dark", 1180), ("narrow", "light", 390))
 WARM_S = 20
-COLOURS = 96
-"""Enough for a page of flat colours, and a quarter of the bytes."""
+COLOURS = 256
+"""Enough for a page of flat colours, and a third of the bytes."""
 
 
 @asynccontextmanager
@@ -72,8 +75,9 @@ async def loaded(url: str) -> AsyncIterator[None]:
 
 
 async def ask(http: httpx.AsyncClient, model: str) -> None:
-    lines = (QUICKSTART / "heldout" / f"{model}.jsonl").read_text().splitlines()
-    for line in cycle(lines):
+    tasks = PROMPTS.get(model, (model,))
+    files = [(QUICKSTART / "heldout" / f"{task}.jsonl").read_text().splitlines() for task in tasks]
+    for line in cycle(chain.from_iterable(zip(*files, strict=True))):
         messages = [{"role": "user", "content": json.loads(line)["prompt"]}]
         body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64}
         (await http.post("/v1/chat/completions", json=body)).raise_for_status()
@@ -89,11 +93,13 @@ async def shoot(browser: Browser, url: str, name: str, scheme: str, width: int) 
     await page.click("button[type=submit]")
     await page.wait_for_selector("button[name=stop]:disabled", state="attached")
     await page.evaluate("() => { document.activeElement.blur(); scrollTo(0, 0); }")
+    await page.mouse.move(0, 0)
     await page.wait_for_timeout(1500)  # the next beat, and the end of every transition
+    await page.wait_for_function("() => document.querySelectorAll('.bars .busy').length > 1")
     picture = Image.open(BytesIO(await page.screenshot(full_page=True))).convert("RGB")
     path = DOCS / "ui" / f"{name}.png"
     path.parent.mkdir(exist_ok=True)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KiB")
     await page.close()
 

@@ -96,7 +96,9 @@ async def test_a_prompt_is_streamed_and_names_the_replicas_of_its_headers(open_t
     async with tab.page.expect_response("**/v1/chat/completions") as asked:
         await tab.page.click("button[type=submit]")
     headers = (await asked.value).headers
-    await tab.until("() => /whole|all the tokens/.test(document.querySelector('#answer .facts').textContent)")
+    await tab.until(
+        "() => /whole|limit of tokens/.test(document.querySelector('#answer .facts').textContent)"
+    )
     facts = dict(await tab.all("#answer .facts div", "[...each.children].map((child) => child.textContent)"))
     served = [headers["x-heliostat-prefill"], headers["x-heliostat-decode"]]
     assert [facts["prefill"], facts["decode"]] == served

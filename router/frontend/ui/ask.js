@@ -59,7 +59,7 @@ export class AskBox {
         if (event.headers) this.onServed([told.prefill, told.decode].filter(Boolean));
         this.#show(told);
       }
-      told.end = told.reason === "length" ? "it has all the tokens that it may have" : "whole";
+      told.end = told.reason === "length" ? "limit of tokens" : "whole";
     } catch (error) {
       told.end = running.signal.aborted ? "stopped" : "broken off";
       if (!running.signal.aborted) this.#fail(error.message);

@@ -27,7 +27,7 @@ export function ms(value) {
 /** The least and the largest of some milliseconds. */
 export function span(values) {
   const [least, most] = [ms(Math.min(...values)), ms(Math.max(...values))];
-  return least === most ? least : `${least} to ${most}`;
+  return least === most ? least : `${least.replace(/ ms$/, most.endsWith(" ms") ? "" : "$&")} to ${most}`;
 }
 
 /** A part of a whole. */
