@@ -50,6 +50,7 @@ async def test_stop_ends_the_request_at_the_server_and_the_next_one_works(open_t
     await tab.page.fill("textarea", "go")
     await tab.page.click("button[type=submit]")
     await tab.answer_is("it goes on")
+    assert await tab.page.is_disabled("button[type=submit]")
     await tab.page.click("button[name=stop]")
     await asyncio.wait_for(router.left.wait(), 30)
     await tab.until("() => document.querySelector('#answer .facts').textContent.includes('stopped')")
@@ -57,6 +58,22 @@ async def test_stop_ends_the_request_at_the_server_and_the_next_one_works(open_t
     router.events, router.endless = [says("new", "length")], False
     await tab.page.click("button[type=submit]")
     await tab.answer_is("new")
+
+
+async def test_a_stream_that_is_cut_off_is_not_a_whole_answer(open_tab, router) -> None:
+    router.events, router.endless = [says("half of it")], True
+    tab = await open_tab()
+    await tab.page.goto(router.url)
+    await tab.appears(".pool")
+    await tab.page.fill("textarea", "go")
+    await tab.page.click("button[type=submit]")
+    await tab.answer_is("half of it")
+    await router.stop()
+    await tab.appears("#answer .error")
+    assert await tab.text("#answer .error") == "the stream broke off before its end"
+    assert "broken off" in await tab.text("#answer .facts")
+    router.endless = False
+    await router.start()
 
 
 @pytest.mark.parametrize(

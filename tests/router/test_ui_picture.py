@@ -126,6 +126,22 @@ async def test_a_broken_pool_shows_why(open_tab, router) -> None:
     assert (await tab.text("#summary")).startswith("not ready")
 
 
+async def test_models_come_and_go_and_the_chosen_one_stays(open_tab, router) -> None:
+    tab = await open_tab()
+    await tab.page.goto(router.url)
+    await tab.appears(".pool")
+    await tab.page.click(".model[data-model=beta] button")
+    router.statuses = [router.status(*map(router.model, ("new", "beta", "alpha")))]
+    await tab.until("() => document.querySelectorAll('option').length === 3")
+    assert await tab.page.input_value("[name=model]") == "beta"
+    assert await tab.all("tbody th") == ["new", "beta", "alpha"]
+    assert await tab.page.evaluate(ARROW_ENDS) == [True] * 6
+    router.statuses = [router.status(router.model("new"))]
+    await tab.until("() => document.querySelectorAll('option').length === 1")
+    assert await tab.all(".model .name") == await tab.all("tbody th") == ["new"]
+    assert await tab.page.evaluate(ARROW_ENDS) == [True] * 2
+
+
 async def test_the_page_outlives_its_server(open_tab, router) -> None:
     tab = await open_tab()
     await tab.page.goto(router.url)

@@ -11,6 +11,7 @@ export class AskBox {
   constructor(form, answer, onServed) {
     this.form = form;
     this.fields = form.elements;
+    this.send = form.querySelector("[type=submit]");
     this.box = answer;
     this.error = answer.querySelector(".error");
     this.output = answer.querySelector("output");
@@ -65,6 +66,7 @@ export class AskBox {
       if (!running.signal.aborted) this.#fail(error.message);
     } finally {
       this.#running = null;
+      this.send.disabled = false;
       this.fields.stop.disabled = true;
       this.#show(told);
     }
@@ -72,6 +74,7 @@ export class AskBox {
 
   #begin() {
     this.onServed([]);
+    this.send.disabled = true;
     this.fields.stop.disabled = false;
     this.box.hidden = false;
     this.error.hidden = true;

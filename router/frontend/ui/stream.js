@@ -2,6 +2,8 @@
 
 import { errorOf } from "./poll.js";
 
+const BROKEN = "the stream broke off before its end";
+
 /**
  * Yields `{headers}` once, then every event of the stream as an object, up to `[DONE]`.
  * Throws an Error that says why there is no answer, also when it breaks off in the middle.
@@ -23,7 +25,7 @@ export async function* chat(body, headers, signal) {
     if (event.error) throw new Error(event.error.message);
     yield event;
   }
-  throw new Error("the stream broke off before its end");
+  throw new Error(BROKEN);
 }
 
 /** The `data:` fields of server-sent events. */
@@ -31,7 +33,9 @@ export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Error(BROKEN);
+    });
     const lines = (rest + (value ?? "")).split(/\r?\n/);
     rest = lines.pop();
     for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
