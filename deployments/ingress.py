@@ -31,6 +31,7 @@ from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
+from router.live_counts import with_live
 from router.loop_watch import LoopWatch
 from router.match import VersionWait
 from router.pairing import Side, VersionPairing
@@ -115,6 +116,7 @@ class Router:
             served, routes, serving, (self._admission, self._accounts), self._route, make_serving
         )
         context = serve.get_replica_context()
+        self._name = context.replica_tag
         self._desk = CatalogDesk(
             spec,
             Catalog(context.replica_tag, time.time_ns),
@@ -226,10 +228,13 @@ class Router:
     def _with_router(self, status: ClusterStatus) -> ClusterStatus:
         router = RouterStatus(
             pid=os.getpid(),
+            name=self._name,
+            replicas=self._spec.router.replicas,
             streams=self._inbox.num_streams,
             loop_stall_p99_ms=self._loop_watch.p99_ms(),
         )
-        return status.model_copy(update={"models": self._accounts.to_status(), "router": router})
+        models = with_live(self._accounts.to_status(), self._admission)
+        return status.model_copy(update={"models": models, "router": router})
 
     def _publish(self) -> None:
         asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)

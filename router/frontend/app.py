@@ -1,4 +1,4 @@
-"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready`, `/status` and `/heliostat/models`."""
+"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready`, `/status`, `/heliostat/models` and `/ui`."""
 
 import math
 import time
@@ -29,6 +29,7 @@ from router.frontend.models import ModelDesk, add_model_routes
 from router.frontend.observe import Observe
 from router.frontend.openai import HANDLER_ARGS, ModelServing
 from router.requests import RequestDesk
+from router.frontend.ui_routes import add_ui_routes
 from router.trace import Trace
 
 SESSION_HEADER = "x-heliostat-session"
@@ -145,6 +146,7 @@ def build_app(
     ):
         app.get(path, response_model=None)(get)
     add_model_routes(app, desk)
+    add_ui_routes(app)
     return app
 
 
