@@ -4,7 +4,7 @@
 {{- define "heliostat.env" -}}
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
 - {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
-- {name: RAY_SERVE_HAPROXY_BINARY_PATH, value: heliostat-haproxy}
+- {name: RAY_SERVE_HAPROXY_BINARY_PATH, value: /opt/venv/bin/heliostat-haproxy}
 - {name: RAY_SERVE_HAPROXY_MAXCONN, value: "16384"}
 - {name: RAY_SERVE_HAPROXY_NBTHREAD, value: "2"}
 - {name: RAY_SERVE_HAPROXY_STATS_PORT, value: "8404"}

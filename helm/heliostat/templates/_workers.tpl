@@ -55,7 +55,7 @@ template:
               - /bin/sh
               - -c
               - |-
-                test -f /tmp/was-ready || { wget -qO- -T 4 http://127.0.0.1:8000/ready && touch /tmp/was-ready; }
+                test -f /tmp/was-ready || { wget -qO- -T 4 http://127.0.0.1:8000/ready && touch /tmp/was-ready; } || exit 1
                 wget -qO- -T 4 http://127.0.0.1:8000/health
           periodSeconds: 10
           timeoutSeconds: 10
