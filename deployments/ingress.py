@@ -28,6 +28,7 @@ from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedModel, Snapshot
 from router.channel.inbox import Inbox
+from router.frontend.api_keys import keys_from
 from router.loop_watch import LoopWatch
 from router.pipeline import Pipeline, Route
 
@@ -54,6 +55,7 @@ class Router:
         from router.frontend.app import build_app
         from router.frontend.openai import ModelServing, OpenAILayer
 
+        self._keys = keys_from(os.environ)
         self._spec = spec
         served = spec_models(spec)
         board.SPEC = spec  # before the first call through a handle
@@ -113,7 +115,7 @@ class Router:
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk)
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, self._keys)
 
     def _make_pools(self, handles: Mapping[PoolKey, DeploymentHandle]) -> None:
         """Models that share a pool share what stands for it here."""

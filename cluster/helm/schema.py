@@ -37,7 +37,9 @@ def _readable(node: JsonValue, names: bool = False) -> JsonValue:
         return node
     if not names:
         node = _one_type(_named_entries({k: v for k, v in node.items() if k not in ("title", "default")}))
-    return {key: _readable(value, key in ("properties", "$defs") and not names) for key, value in node.items()}
+    return {
+        key: _readable(value, key in ("properties", "$defs") and not names) for key, value in node.items()
+    }
 
 
 def _named_entries(node: Schema) -> Schema:

@@ -20,7 +20,7 @@ def spec_shape() -> Shape:
 
 
 def _fields(model: type[BaseModel]) -> Shape:
-    """By key: `default` where it has one, `section` or `sections` with the keys below, `span` for min and max."""
+    """By key: `default` where it has one, `section` or `sections` with what is below, `span` for bounds."""
     fields: Shape = {}
     for key, field in model.model_fields.items():
         entry: Shape = {}

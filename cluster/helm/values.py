@@ -1,6 +1,6 @@
 """The chart's values. `helm/heliostat/values.yaml` has their defaults, and the schema is made from here.
 
-What is Kubernetes' own (tolerations, affinities, volumes) is handed through as it is; the API server checks it.
+What is Kubernetes' own (tolerations, affinities, volumes) is handed through; the API server checks it.
 """
 
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""`python -m cluster.helm.write [FOLDER]`: writes the chart's generated files; `scripts/helm-files` calls it."""
+"""`python -m cluster.helm.write [FOLDER]`: the chart's generated files; `scripts/helm-files` calls it."""
 
 import json
 import sys

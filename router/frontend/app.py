@@ -21,6 +21,7 @@ from vllm.exceptions import GracefulHTTPError
 from heliostat.errors import HeliostatError, InvalidRequestError, OverloadedError, UnknownModelError
 from heliostat.status import ClusterStatus
 from router.cluster import ClusterView
+from router.frontend.api_keys import ApiKeyCheck, ApiKeys
 from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
 from router.frontend.engine_client import Hints, current_hints, current_trace
@@ -106,9 +107,16 @@ class Endpoints:
 
 
 def build_app(
-    serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter, desk: ModelDesk
+    serving: Mapping[str, ModelServing],
+    cluster: ClusterView,
+    with_router: WithRouter,
+    desk: ModelDesk,
+    keys: ApiKeys | None = None,
 ) -> FastAPI:
-    """The ASGI application of one router replica; `serving` changes as models come and go."""
+    """The ASGI application of one router replica; `serving` changes as models come and go.
+
+    Without `keys` it serves everybody.
+    """
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
     init_exception_handler(app)
@@ -116,6 +124,8 @@ def build_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(GracefulHTTPError, _refused)
     app.add_middleware(BodyLimit)
+    if keys is not None:
+        app.add_middleware(ApiKeyCheck, keys=keys)  # the last one added is the first one asked
     endpoints = Endpoints(serving, cluster, with_router)
     for path, post in (
         ("/v1/chat/completions", endpoints.chat),

@@ -263,7 +263,8 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(json.dumps(event).encode() + b"\n")
             self.wfile.flush()
             with self.cluster.changed:
-                self.cluster.changed.wait_for(lambda: len(self.cluster.events) > seen, timeout=0.2)
+                if len(self.cluster.events) == seen:
+                    self.cluster.changed.wait(timeout=0.2)
                 waiting, seen = self.cluster.events[seen:], len(self.cluster.events)
 
     def do_POST(self) -> None:

@@ -123,5 +123,5 @@ def test_odd_specs_come_out_as_the_code_makes_them(helm: Any, pool: Object) -> N
 def test_the_config_map_holds_the_spec_as_it_is_served(helm: Any, example: Example) -> None:
     values = example("multi-node")
     helm.install(values)
-    (found,) = [thing for thing in helm.cluster.of_kind("ConfigMap")]
+    (found,) = helm.cluster.of_kind("ConfigMap")
     assert Spec.model_validate(yaml.safe_load(found["data"]["cluster.yaml"])) == as_served(values)
