@@ -36,6 +36,18 @@ class ServiceAccount(_Section):
     annotations: dict[str, str] | None = None
 
 
+class Autoscaler(_Section):
+    """Ray's autoscaler: pods come for replicas that find no room, and leave when they are empty."""
+
+    enabled: bool | None = None
+    max_pods: int | None = Field(
+        default=None, ge=1, description="Of a group at most, or as many as the spec's `max` needs."
+    )
+    idle_timeout_seconds: int | None = Field(
+        default=None, ge=0, description="After which an empty pod leaves."
+    )
+
+
 class Scheduling(_Section):
     """On which nodes a kind of pod runs, and what it may take of them."""
 
@@ -200,9 +212,7 @@ class Values(_Section):
     extra_volumes: list[Object] | None = None
     extra_volume_mounts: list[Object] | None = None
     object_store_gib: float | None = Field(default=None, gt=0, description="Ray's object store in a pod.")
-    idle_timeout_seconds: int | None = Field(
-        default=None, ge=0, description="After which a pod without a replica leaves, where a pool scales."
-    )
+    autoscaler: Autoscaler | None = None
     head: Head | None = None
     routers: Scheduling | None = None
     pods: Pods | None = None

@@ -63,13 +63,15 @@ def test_each_pool_has_a_group_that_alone_offers_what_its_replicas_ask_for(
         assert not any(offered.keys() & other.keys() for other in others)
         assert int(group["rayStartParams"]["num-gpus"]) == settings.gpus
         assert int(group["rayStartParams"]["num-cpus"]) >= settings.cpus
-        assert (group["minReplicas"], group["maxReplicas"]) == (settings.replicas.min, settings.replicas.max)
+        assert group["replicas"] == settings.replicas.min
+        assert group["maxReplicas"] >= settings.replicas.max
     assert made["routers"]["replicas"] == spec.router.replicas
     assert resources(made["routers"]) == spec.router.resources
 
 
 def test_several_replicas_share_a_pod_where_the_values_say_so(helm: Any, example: Example) -> None:
     values = example("8-gpu-node")
+    values["spec"]["transfer"] = {"transport": "nixl"}
     values["pods"]["decode"] = {"shared": {"replicasPerPod": 3}}
     helm.install(values)
     group = groups(helm)["decode-shared"]
@@ -93,21 +95,38 @@ def test_one_pod_has_room_for_all_replicas_and_their_kv(helm: Any, example: Exam
     assert memory == f"{int((7 * (3 + 0.25) + 5 * 2 + 1.5) * 1024)}Mi"
 
 
-def test_a_pool_that_scales_brings_rays_autoscaler_and_no_other_does(helm: Any, example: Example) -> None:
-    helm.install(example("8-gpu-node"))
+def tokens(helm: Any) -> dict[str, bool]:
+    """Which pods may ask Kubernetes' API."""
     cluster = service(helm)["rayClusterConfig"]
-    assert cluster["enableInTreeAutoscaling"] is True
-    assert "idleTimeoutSeconds" in groups(helm)["prefill-chat"]
-    assert "idleTimeoutSeconds" not in groups(helm)["prefill-code"]
-    assert cluster["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is True
+    pods = {"head": cluster["headGroupSpec"], **groups(helm)}
+    return {name: pod["template"]["spec"]["automountServiceAccountToken"] for name, pod in pods.items()}
 
 
-def test_without_one_nobody_gets_a_token_of_kubernetes(helm: Any, example: Example) -> None:
-    helm.install(example("single-gpu"))
-    cluster = service(helm)["rayClusterConfig"]
-    assert "enableInTreeAutoscaling" not in cluster
-    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    assert all(pod["template"]["spec"]["automountServiceAccountToken"] is False for pod in pods)
+def test_pods_follow_the_replicas(helm: Any, example: Example) -> None:
+    """KubeRay does not heed changed bounds of a cluster that runs, so they must leave room for a changed spec."""
+    values = example("8-gpu-node")
+    values["spec"]["decode"]["shared"]["replicas"] = {"min": 4, "max": 40}
+    helm.install(values)
+    assert service(helm)["rayClusterConfig"]["enableInTreeAutoscaling"] is True
+    sizes = {n: (g["minReplicas"], g["replicas"], g["maxReplicas"]) for n, g in groups(helm).items()}
+    assert sizes["prefill-chat"] == (0, 1, 16)
+    assert sizes["decode-shared"] == (0, 4, 40)
+    assert sizes["routers"] == (0, 2, 16)
+    assert [name for name, may in tokens(helm).items() if may] == ["head"]
+
+
+def test_without_the_autoscaler_there_are_pods_for_all_replicas(helm: Any, example: Example) -> None:
+    values = example("8-gpu-node") | {"autoscaler": {"enabled": False}}
+    helm.install(values)
+    assert "enableInTreeAutoscaling" not in service(helm)["rayClusterConfig"]
+    group = groups(helm)["prefill-chat"]
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (2, 2, 2)
+    assert not any(tokens(helm).values())
+    before = group["template"]
+    values["spec"]["prefill"]["chat"]["replicas"] = 3
+    helm.upgrade(values)
+    # Another number alone would change nothing in a running cluster; other pods make a new one.
+    assert groups(helm)["prefill-chat"]["template"] != before
 
 
 def test_a_pod_outlasts_the_drain_of_what_runs_in_it(helm: Any, example: Example) -> None:
@@ -188,10 +207,14 @@ def test_a_changed_spec_that_needs_no_other_pods_changes_the_serve_config_alone(
     before = copy.deepcopy(service(helm))
     values["spec"]["decode"]["shared"]["weights"] = "acme/qwen3-8b-v2"
     values["spec"]["decode"]["shared"]["tpot_ms"] = 20
+    values["spec"]["decode"]["shared"]["replicas"] = 6
     values["spec"]["models"]["math"]["limits"] = {"concurrency": 8}
     helm.upgrade(values)
     after = service(helm)
     assert before.pop("serveConfigV2") != after["serveConfigV2"]
+    for spec in (before, after):  # numbers of pods, which KubeRay leaves to Ray's autoscaler
+        for group in spec["rayClusterConfig"]["workerGroupSpecs"]:
+            del group["replicas"], group["maxReplicas"]
     assert before == {key: value for key, value in after.items() if key != "serveConfigV2"}
 
 

@@ -102,6 +102,20 @@ def test_what_a_schema_cannot_say_is_said_as_the_plan_says_it(
     assert said in refusal(helm, changed(example("cpu-demo"), path, value))
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("layout", "onePod", "layout: NixlConnector listens on one port of a pod"),
+        ("pods/defaults/replicasPerPod", 2, "pods.defaults.replicasPerPod: NixlConnector listens on one port"),
+        ("pods/decode/shared", {"replicasPerPod": 2}, "pods.decode.shared.replicasPerPod: NixlConnector"),
+    ],
+)
+def test_replicas_that_would_share_a_port_are_refused(
+    helm: Any, example: Example, path: str, value: object, said: str
+) -> None:
+    assert said in refusal(helm, changed(example("8-gpu-node"), path, value))
+
+
 def test_all_findings_come_at_once(helm: Any, example: Example) -> None:
     values = changed(example("cpu-demo"), "spec/models/home/decode", "shard")
     said = refusal(helm, changed(values, "spec/models/home/prefill", "hone"))

@@ -62,6 +62,22 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if eq (dig "connector" "name" "" $transfer) "NixlConnector" -}}
+{{- $remedy := "NixlConnector listens on one port of a pod, so a pod has one replica" -}}
+{{- if eq .root.Values.layout "onePod" -}}
+{{- $found = append $found (printf "layout: %s" $remedy) -}}
+{{- end -}}
+{{- if gt (int .root.Values.pods.defaults.replicasPerPod) 1 -}}
+{{- $found = append $found (printf "pods.defaults.replicasPerPod: %s" $remedy) -}}
+{{- end -}}
+{{- range $role := list "prefill" "decode" -}}
+{{- range $name, $pods := index $.root.Values.pods $role -}}
+{{- if gt (dig "replicasPerPod" 1 $pods | int) 1 -}}
+{{- $found = append $found (printf "pods.%s.%s.replicasPerPod: %s" $role $name $remedy) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .root.Values.cache.kind "hostPath") (not .root.Values.cache.hostPath) -}}
 {{- $found = append $found "cache.hostPath: missing; name a directory of the nodes" -}}
 {{- end -}}

@@ -73,9 +73,7 @@
 {{- toJson $ordered -}}
 {{- end -}}
 
-{{/* Whether any group may grow, as a word. */}}
+{{/* Whether pods follow the replicas, as a word. */}}
 {{- define "heliostat.scales" -}}
-{{- range . -}}
-{{- if lt (int .min) (int .max) -}}yes{{- end -}}
-{{- end -}}
+{{- if and .Values.autoscaler.enabled (ne .Values.layout "onePod") -}}yes{{- end -}}
 {{- end -}}

@@ -5,11 +5,17 @@
 {{- $objects := .root.Values.objectStoreGib -}}
 {{- $drain := ceil $group.drain | int -}}
 groupName: {{ $group.name }}
+{{- $settings = deepCopy $settings }}
+{{- if include "heliostat.scales" .root }}
 replicas: {{ $group.min }}
-minReplicas: {{ $group.min }}
+minReplicas: 0
+maxReplicas: {{ max $group.max .root.Values.autoscaler.maxPods }}
+{{- else }}
+replicas: {{ $group.max }}
+minReplicas: {{ $group.max }}
 maxReplicas: {{ $group.max }}
-{{- if lt (int $group.min) (int $group.max) }}
-idleTimeoutSeconds: {{ .root.Values.idleTimeoutSeconds }}
+{{- /* KubeRay makes a new cluster for other pods, but not for another number of them. */}}
+{{- $_ := set $settings "annotations" (merge (dict "heliostat/pods" (print $group.max)) (default dict $settings.annotations)) }}
 {{- end }}
 rayStartParams:
   num-cpus: {{ ceil (maxf 1 $group.cpus) | int | quote }}
