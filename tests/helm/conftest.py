@@ -80,7 +80,7 @@ def helm() -> Iterator[Helm]:
     cluster = api.Cluster()
     handler = type("Handler", (api.Handler,), {"cluster": cluster})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield Helm(f"http://127.0.0.1:{server.server_address[1]}", cluster)
         server.shutdown()

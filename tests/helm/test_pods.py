@@ -103,7 +103,7 @@ def tokens(helm: Any) -> dict[str, bool]:
 
 
 def test_pods_follow_the_replicas(helm: Any, example: Example) -> None:
-    """KubeRay does not heed changed bounds of a cluster that runs, so they must leave room for a changed spec."""
+    """KubeRay does not heed changed bounds of a cluster that runs, so they leave room for a changed spec."""
     values = example("8-gpu-node")
     values["spec"]["decode"]["shared"]["replicas"] = {"min": 4, "max": 40}
     helm.install(values)

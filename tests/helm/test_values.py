@@ -106,7 +106,7 @@ def test_what_a_schema_cannot_say_is_said_as_the_plan_says_it(
     ("path", "value", "said"),
     [
         ("layout", "onePod", "layout: NixlConnector listens on one port of a pod"),
-        ("pods/defaults/replicasPerPod", 2, "pods.defaults.replicasPerPod: NixlConnector listens on one port"),
+        ("pods/defaults/replicasPerPod", 2, "pods.defaults.replicasPerPod: NixlConnector listens on one"),
         ("pods/decode/shared", {"replicasPerPod": 2}, "pods.decode.shared.replicasPerPod: NixlConnector"),
     ],
 )
