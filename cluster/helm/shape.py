@@ -9,14 +9,30 @@ from typing import TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 
-from heliostat.spec import Pool, Replicas, Spec
+from heliostat.spec import Pool, PoolSpec, Replicas, Spec
 
 Shape: TypeAlias = dict[str, JsonValue]
 
 
+NOT_OF_POOLS: Shape = {"observability": {"traces": ["sample_ratio"], "logs": ["requests"]}}
+"""Keys in sections beside a pool that only routers go by (`Spec.pool_spec` leaves them at their defaults)."""
+
+
 def spec_shape() -> Shape:
-    """Every key of a spec, and `outside`: the keys of a pool that are not in its replicas' arguments."""
-    return {"outside": list(Pool.OUTSIDE_REPLICAS), "spec": _fields(Spec)}
+    """Every key of a spec, and whose arguments a key is in.
+
+    `outside`: keys of a pool that are not in its replicas' arguments; `beside`: sections that are, and whether
+    they are even when all in them is default; `not_of_pools`: what of them is not; `routers`: keys of pools
+    that are in the routers' arguments.
+    """
+    beside = {key: field for key, field in PoolSpec.model_fields.items() if key in Spec.model_fields}
+    return {
+        "outside": list(Pool.OUTSIDE_REPLICAS),
+        "beside": {key: field.is_required() for key, field in beside.items()},
+        "not_of_pools": {key: keys for key, keys in NOT_OF_POOLS.items() if key in beside},
+        "routers": list(getattr(Pool, "ROUTERS", Pool.model_fields)),
+        "spec": _fields(Spec),
+    }
 
 
 def _fields(model: type[BaseModel]) -> Shape:
