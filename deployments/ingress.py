@@ -31,6 +31,7 @@ from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
+from router.frontend.api_keys import keys_from
 from router.live_counts import with_live
 from router.loop_watch import LoopWatch
 from router.match import VersionWait
@@ -65,6 +66,7 @@ class Router:
         from router.frontend.openai import ModelServing, OpenAILayer
         from router.frontend.scrape import add_scrape_route
 
+        self._keys = keys_from(os.environ)
         self._spec = spec
         pass_on_logs(spec.observability.logs)
         served = spec_models(spec)
@@ -132,7 +134,7 @@ class Router:
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
         requests = self._observe(f"{context.deployment}#{context.replica_tag}")
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests)
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests, self._keys)
         add_scrape_route(self._app, scrape_targets)
 
     def _observe(self, replica: str) -> RequestDesk | None:
