@@ -21,9 +21,9 @@ NOT_OF_POOLS: Shape = {"observability": {"traces": ["sample_ratio"], "logs": ["r
 def spec_shape() -> Shape:
     """Every key of a spec, and whose arguments a key is in.
 
-    `outside`: keys of a pool that are not in its replicas' arguments; `beside`: sections that are, and whether
-    they are even when all in them is default; `not_of_pools`: what of them is not; `routers`: keys of pools
-    that are in the routers' arguments.
+    `outside`: keys of a pool that are not in its replicas' arguments; `beside`: sections that are, and
+    whether they are even when all in them is default; `not_of_pools`: what of them is not; `routers`: keys
+    of pools that are in the routers' arguments.
     """
     beside = {key: field for key, field in PoolSpec.model_fields.items() if key in Spec.model_fields}
     return {
