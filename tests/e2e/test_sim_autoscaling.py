@@ -55,7 +55,7 @@ serve.run_many(
 
 @pytest.fixture
 async def scaling(free_port, sim_client) -> AsyncIterator:
-    """The spec on a Ray cluster of three nodes on this host: two replicas fit on each, or one and the router."""
+    """The spec on a Ray of three nodes on this host: two replicas fit on each, or one and the router."""
     before, port = dict(os.environ), free_port()
     set_serve_environment()  # what Serve's processes on these nodes read
     ray = RayCluster(
