@@ -7,7 +7,9 @@ import asyncio
 import itertools
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,34 +30,60 @@ CLIENTS = 24
 HOME, MIRROR, BASE = (Role.PREFILL, "home"), (Role.PREFILL, "mirror"), (Role.DECODE, "base")
 
 
-@pytest.fixture(scope="module")
-def ray_address() -> Iterator[str]:
-    """A Ray cluster of three nodes on this host; two replicas fit on each, or one and the router."""
-    before = dict(os.environ)
-    set_serve_environment()  # what Serve's processes on these nodes read
-    nodes = RayCluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
-    )
-    for _ in range(2):
-        nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    yield nodes.address
-    nodes.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
+SERVE = """
+import sys
+from pathlib import Path
+import ray
+from ray import serve
+from deployments.app import APP_NAME, ROUTE_PREFIX, build_applications
+from heliostat.specfile import load_spec
+
+ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
+# On one host, proxies of several nodes would want the same port.
+serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.run_many(
+    [
+        serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
+        for name, application in build_applications(load_spec(Path(sys.argv[3]))).items()
+    ],
+    wait_for_ingress_deployment_creation=False,
+    wait_for_applications_running=False,
+)
+"""
+"""What `heliostat serve --ray ADDRESS` does, but for the proxies."""
 
 
 @pytest.fixture
-async def scaling(ray_address: str, serve_command, free_port, sim_client) -> AsyncIterator:
-    port = free_port()
-    server = serve_command(str(SPEC), "--ray", ray_address, "--port", str(port))
+async def scaling(free_port, sim_client) -> AsyncIterator:
+    """The spec on a Ray of three nodes on this host: two replicas fit on each, or one and the router."""
+    before, port = dict(os.environ), free_port()
+    set_serve_environment()  # what Serve's processes on these nodes read
+    ray = RayCluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
+    )
     try:
-        await asyncio.to_thread(server.wait_for, "ready: http://", START_S)
+        for _ in range(2):
+            ray.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        command = [sys.executable, "-c", SERVE, ray.address, f"{port}", str(SPEC)]
+        served = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+        assert served.returncode == 0, served.stderr
         async with AsyncExitStack() as stack:
-            yield await sim_client(f"http://127.0.0.1:{port}", load_spec(SPEC), stack)
-        assert await asyncio.to_thread(server.interrupt) == 0, server.output
+            sim = await sim_client(f"http://127.0.0.1:{port}", load_spec(SPEC), stack)
+            await sim.until(lambda: is_ready(sim), START_S)
+            yield sim
     finally:
-        server.kill()
+        await asyncio.to_thread(ray.shutdown)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+async def is_ready(sim) -> bool:
+    await asyncio.sleep(0.2)
+    try:
+        return (await sim.http.get("/ready")).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def prompt(seed: object) -> list[int]:
@@ -70,8 +98,7 @@ async def sizes(sim) -> dict[tuple[Role, str], int]:
 async def test_pools_follow_their_load_and_lose_nothing(scaling) -> None:
     sim, floor = scaling, {HOME: 1, MIRROR: 0, BASE: 1}
     assert await sizes(sim) == floor
-    ready = await sim.http.get("/ready")
-    assert ready.status_code == httpx.codes.OK, "a pool at its legitimate zero is no problem"
+    assert (await sim.status()).ready, "a pool at its legitimate zero is no problem"
 
     grown, answered, seeds = asyncio.Event(), [], itertools.count()
 
