@@ -116,7 +116,7 @@ class ScalingBoard:
 
 
 class _Gauges:
-    """The decision as metrics (docs/router.md has the routers' own)."""
+    """The decision as metrics (docs/observability.md has all)."""
 
     def __init__(self, kinds: MetricKinds) -> None:
         tags = ("role", "pool")

@@ -20,6 +20,17 @@ AUTOSCALING = Row(
             "What the scaling policy asks for, and what the routers see.",
         ),
         Panel(
+            "Why pools are as large as they are",
+            (
+                Query(
+                    f"{largest('role, pool, kind', metric('pool_scaling', *POOL))} == 1",
+                    f"{POOL_NAME} {{{{kind}}}}",
+                ),
+            ),
+            "short",
+            "The figure that decided: docs/autoscaling.md has them.",
+        ),
+        Panel(
             "Serve's target",
             (
                 Query(

@@ -30,6 +30,7 @@ VARIABLES = {"$__rate_interval": "1m", "$job": ".*", "$application": ".*", "$poo
 
 WITHOUT_DATA = {
     "Autoscaling / Replicas wanted and there / A": "no pool of sim.yaml scales",
+    "Autoscaling / Why pools are as large as they are / A": "no pool of sim.yaml scales",
     "Transfers / Hidden part of copies / A": "a sim engine copies nothing while it prefills",
     "Nodes / GPU / A": "there is no GPU",
 }
