@@ -39,9 +39,10 @@ from heliostat.wire import (
     TokenDelta,
     TokenFrame,
 )
-from router.pipeline import GenerateRequest, Pipeline, Route
+from router.pipeline import GenerateRequest, Pipeline
 from router.request_log import RequestLog
 from router.requests import RequestDesk
+from router.route import Route
 from router.route_notes import RouteNotes
 from router.trace import Trace
 from router.tracing.context import TraceContext
