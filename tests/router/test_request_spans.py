@@ -15,9 +15,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
-from router.pipeline import GenerateRequest, Pipeline, Route
+from router.pipeline import GenerateRequest, Pipeline
 from router.request_log import RequestLog, request_fields
 from router.requests import OpenRequest, RequestDesk
+from router.route import Route
 from router.route_notes import RouteNotes
 from router.trace import Trace
 from router.tracing.export import SpanSink, resource, sampler
