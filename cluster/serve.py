@@ -58,6 +58,7 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
                 console.print("interrupted while loading; stopping …")
                 return 130
             render_plan(plan, console)
+            console.print(f"page: {local}/ui")
             console.print(f"ready: http://{host}:{port}/v1  (Ctrl-C stops)")
             stop.wait()
             console.print("stopping …")
@@ -126,7 +127,7 @@ def _ray(spec: Spec, console: Console, address: str, host: str) -> Iterator[bool
 
 def _local_cpus(spec: Spec) -> int:
     """Logical cores are a promise of the spec; fewer than it asks for would leave replicas pending."""
-    wanted = sum(pool.cpus * pool.replicas.min for pool in spec.pools().values())
+    wanted = sum(pool.cpus * pool.replicas.max for pool in spec.pools().values())
     return max(os.cpu_count() or 1, math.ceil(wanted + spec.router.replicas * ROUTER_CPUS + SERVE_CPUS))
 
 

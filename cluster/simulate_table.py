@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.simulate_report import Cell, Report, middle
-from simulator.summary import Summary
+from simulator.summary import PoolSummary, Summary
 
 Read = Callable[[Summary], float | None]
 
 _ROWS: tuple[tuple[str, str, Read], ...] = (
     ("GPUs", "{:.0f}", lambda s: s.gpus),
+    ("GPU-hours", "{:.2f}", lambda s: s.gpu_hours),
     ("requests", "{:.0f}", lambda s: s.requests),
     ("refused (%)", "{:.1f}", lambda s: s.refused_share * 100),
     ("unfinished sessions", "{:.0f}", lambda s: s.unfinished),
@@ -93,7 +94,7 @@ def _pools(cells: list[Cell]) -> Table:
             table.add_row(
                 cell.topology,
                 f"{pool.role}.{pool.name}",
-                f"{pool.replicas}",
+                _replicas(pool),
                 f"{pool.utilization:.0%}",
                 f"{pool.mean_batch:.1f}" if pool.mean_batch else "-",
                 f"{pool.waiting_mean:.1f}",
@@ -101,6 +102,12 @@ def _pools(cells: list[Cell]) -> Table:
                 f"{pool.preemptions}",
             )
     return table
+
+
+def _replicas(pool: PoolSummary) -> str:
+    """The number; of a pool that scaled the mean, and the most at a time."""
+    scaled = pool.replicas_mean != pool.replicas
+    return f"{pool.replicas_mean:.1f}, {pool.replicas}" if scaled else f"{pool.replicas}"
 
 
 def _models(cells: list[Cell]) -> Table:

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.api_key import VARIABLE, headers
 from heliostat.errors import HeliostatError
 from heliostat.status import ClusterStatus, PoolStatus
 
@@ -27,7 +28,10 @@ def show_status(url: str, *, as_json: bool) -> int:
 def fetch_status(url: str) -> ClusterStatus:
     """Raises HeliostatError when no Heliostat router answers there."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/status", timeout=TIMEOUT_S).raise_for_status()
+        response = httpx.get(f"{url.rstrip('/')}/status", headers=headers(), timeout=TIMEOUT_S)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise HeliostatError(f"{url} wants an API key; put one of its keys in {VARIABLE}")
+        response.raise_for_status()
         return ClusterStatus.model_validate_json(response.content)
     except httpx.HTTPError as error:
         raise HeliostatError(f"no answer from {url}: {error}; is `heliostat serve` running there?") from error

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ import heliostat
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
-from heliostat.wire import Load, ReplicaVersion, Role
+from heliostat.wire import Door, Load, ReplicaVersion, Role
 from router.catalog import ServedModel
 from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
@@ -47,17 +48,25 @@ class ServeClusterView:
         handles: Mapping[PoolKey, DeploymentHandle],
         board: TelemetryBoard,
         inbox_address: str,
+        door: Callable[[Role, str], Door] = lambda role, pool: Door(),
     ) -> None:
-        """`models` are those that are served; its owner changes it as they come and go."""
+        """`models` are those that are served; its owner changes it as they come and go. `door` says what
+        waits here for a pool."""
         self._spec = spec
         self._models = models
         self._handles = handles
         self._board = board
         self._inbox_address = inbox_address
+        self._door = door
+        self._cold_start_s = {
+            key: pool.autoscale.cold_start_s for key, pool in spec.pools().items() if pool.replicas.min == 0
+        }
         self._problems: dict[PoolKey, str | None] = {
-            key: f"{_label(key)} has not answered yet" for key in spec.pools()
+            key: None if key in self._cold_start_s else f"{_label(key)} has not answered yet"
+            for key in spec.pools()
         }
         self._replicas: dict[PoolKey, set[str]] = {}
+        self._failed_legs: Counter[PoolKey] = Counter()
         self._names: dict[PoolKey, tuple[str, ...]] = {}
         self._identified_s: dict[PoolKey, float] = {}
         self._beats: set[asyncio.Task[None]] = set()
@@ -89,7 +98,11 @@ class ServeClusterView:
 
     def answers(self, key: PoolKey) -> bool:
         """Whether that pool has a replica, for all we know."""
-        return self._problems[key] is None
+        return bool(self._replicas.get(key))
+
+    def cold_start_s(self, key: PoolKey) -> float:
+        """How long a call waits for the pool's first replica; 0 for pools that always have one."""
+        return self._cold_start_s.get(key, 0.0)
 
     def runs(self, key: PoolKey, versions: frozenset[str]) -> bool:
         """Whether that pool has a replica of one of these versions, for all we know."""
@@ -98,6 +111,14 @@ class ServeClusterView:
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
         return self._board.figures(self.names((role, pool)))
+
+    def failed_legs(self, role: Role, pool: str) -> int:
+        """`deployments.metrics.PoolFacts`: legs of this router that failed there."""
+        return self._failed_legs[role, pool]
+
+    def leg_failed(self, key: PoolKey) -> None:
+        """One more."""
+        self._failed_legs[key] += 1
 
     def unavailable(self, model: str) -> str | None:
         served = self._models.get(model)
@@ -130,7 +151,7 @@ class ServeClusterView:
     async def _beat(self, key: PoolKey) -> None:
         while True:
             try:
-                loads = await self._ask(key, Load, "load", self._inbox_address)
+                loads = await self._ask(key, Load, "load", self._inbox_address, self._door(*key))
             except TimeoutError:
                 continue
             for load in loads:
@@ -170,7 +191,8 @@ class ServeClusterView:
             # The board remembers rows by this very tuple.
             self._names[key] = tuple(sorted(replicas))
         self._replicas[key] = replicas
-        self._problems[key] = None if replicas else f"{_label(key)} has no replica that answers"
+        there = replicas or key in self._cold_start_s  # at 0, it starts with the next request
+        self._problems[key] = None if there else f"{_label(key)} has no replica that answers"
 
     async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: object) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.
@@ -206,11 +228,18 @@ class ViewedPool:
     def names(self) -> tuple[str, ...]:
         return self.cluster.names(self.key)
 
+    @property
+    def cold_start_s(self) -> float:
+        return self.cluster.cold_start_s(self.key)
+
     def answers(self) -> bool:
         return self.cluster.answers(self.key)
 
     def runs(self, versions: frozenset[str]) -> bool:
         return self.cluster.runs(self.key, versions)
+
+    def leg_failed(self) -> None:
+        self.cluster.leg_failed(self.key)
 
 
 def _label(key: PoolKey) -> str:

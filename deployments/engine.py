@@ -51,6 +51,8 @@ class EngineConfig:
     replica: str
     owner: str
     version: Version = NOBODY
+    traces_url: str = ""
+    """Where the engine's own spans go; empty: nowhere."""
 
     @property
     def caches_prefixes(self) -> bool:

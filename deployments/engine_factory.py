@@ -1,6 +1,7 @@
 """From a pool of a spec to its engine: what a replica runs, and whoever measures engines without replicas."""
 
 import hashlib
+import os
 import uuid
 from dataclasses import replace
 from importlib.metadata import version as installed
@@ -12,6 +13,7 @@ from heliostat.spec import PoolSpec
 from heliostat.wire import Version
 from kvtransfer.card import read_card
 from kvtransfer.contract import Module, check_contract, engine_contract, kv_domain, read_module
+from router.tracing.setup import traces_url, traces_wanted
 
 
 def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
@@ -19,6 +21,7 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
     module = read_module(local_weights(spec.pool.weights))
     base = read_module(local_weights(spec.family.base))
     check_contract("the family base", base.contract, f"{spec.role}.{spec.name}", module.contract)
+    traces = traces_wanted(spec.observability.traces, os.environ)
     return EngineConfig(
         role=spec.role,
         name=spec.name,
@@ -30,6 +33,7 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
         replica=replica,
         owner=uuid.uuid4().hex,
         version=_version(spec, module),
+        traces_url=traces_url(traces, os.environ) if traces and traces.engine else "",
     )
 
 

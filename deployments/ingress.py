@@ -18,22 +18,29 @@ from deployments.catalog_files import spec_models
 from deployments.catalog_handles import PoolReplicas, RouterPeers
 from deployments.catalog_live import LiveModels, root
 from deployments.cluster_view import PoolKey, ServeClusterView
+from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
+from deployments.scrape_targets import scrape_targets
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
-from heliostat.wire import Load, Role
+from heliostat.wire import Door, Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
+from router.frontend.api_keys import keys_from
+from router.live_counts import with_live
 from router.loop_watch import LoopWatch
 from router.match import VersionWait
 from router.pairing import Side, VersionPairing
 from router.pipeline import Pipeline
+from router.request_log import RequestLog
+from router.requests import RequestDesk
 from router.route import Route
+from router.tracing.setup import start_traces
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +64,11 @@ class Router:
         # Imported here, because whoever only builds the application must not wait for vLLM's import.
         from router.frontend.app import build_app
         from router.frontend.openai import ModelServing, OpenAILayer
+        from router.frontend.scrape import add_scrape_route
 
+        self._keys = keys_from(os.environ)
         self._spec = spec
+        pass_on_logs(spec.observability.logs)
         served = spec_models(spec)
         board.SPEC = spec  # before the first call through a handle
         board.BOARD.index.resize(spec.router.prefix_blocks)
@@ -70,7 +80,8 @@ class Router:
             first_token_s=spec.router.first_token_s,
             idle_s=spec.router.idle_s,
         )
-        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address)
+        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address, self._door)
+        self._served = served
         self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
@@ -107,6 +118,7 @@ class Router:
             served, routes, serving, (self._admission, self._accounts), self._route, make_serving
         )
         context = serve.get_replica_context()
+        self._name = context.replica_tag
         self._desk = CatalogDesk(
             spec,
             Catalog(context.replica_tag, time.time_ns),
@@ -121,7 +133,37 @@ class Router:
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk)
+        requests = self._observe(f"{context.deployment}#{context.replica_tag}")
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests, self._keys)
+        add_scrape_route(self._app, scrape_targets)
+
+    def _observe(self, replica: str) -> RequestDesk | None:
+        """Who hears of requests that are over; None where they are neither traced nor logged."""
+        logs = self._spec.observability.logs
+        traces = self._spec.observability.traces
+        self._sink = start_traces(traces, os.environ, "heliostat-router", replica)
+        if self._sink is None and not logs.requests:
+            return None
+        log = RequestLog(logs.format) if logs.requests else None
+        return RequestDesk(self._sink, log, board.ROUTES.take)
+
+    def __del__(self) -> None:
+        # Serve calls this at the end of a graceful shutdown.
+        if sink := getattr(self, "_sink", None):
+            sink.close()
+
+    def _door(self, role: Role, pool: str) -> Door:
+        """What waits here for a slot, of the models of that pool."""
+        counts = [
+            self._admission.counts(name)
+            for name, served in self._served.items()
+            if served.model.pool(role) == pool
+        ]
+        return Door(
+            sum(each.queued for each in counts),
+            sum(each.queued_tokens for each in counts),
+            sum(each.admitted for each in counts),
+        )
 
     def _make_pools(self, handles: Mapping[PoolKey, DeploymentHandle]) -> None:
         """Models that share a pool share what stands for it here."""
@@ -188,10 +230,13 @@ class Router:
     def _with_router(self, status: ClusterStatus) -> ClusterStatus:
         router = RouterStatus(
             pid=os.getpid(),
+            name=self._name,
+            replicas=self._spec.router.replicas,
             streams=self._inbox.num_streams,
             loop_stall_p99_ms=self._loop_watch.p99_ms(),
         )
-        return status.model_copy(update={"models": self._accounts.to_status(), "router": router})
+        models = with_live(self._accounts.to_status(), self._admission)
+        return status.model_copy(update={"models": models, "router": router})
 
     def _publish(self) -> None:
         asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)

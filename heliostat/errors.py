@@ -6,6 +6,7 @@
     ├── EngineStartError        the engine of a replica did not start
     ├── RequestError            one request cannot be served; carries its HTTP status
     │   ├── InvalidRequestError     400: the request itself is wrong
+    │   ├── UnauthorizedError       401: the request carries no valid API key
     │   ├── ModelChangesOffError    403: the spec does not let models come and go
     │   ├── UnknownModelError       404: no model of that name is served
     │   ├── ModelExistsError        409: the name stands for a model already
@@ -102,6 +103,13 @@ class UnknownModelError(RequestError):
     kind = "NotFoundError"
 
 
+class UnauthorizedError(RequestError):
+    """The router wants an API key, and the request carries none of them."""
+
+    status = 401
+    kind = "AuthenticationError"
+
+
 class ModelChangesOffError(RequestError):
     """The spec does not let models come and go."""
 
@@ -138,10 +146,17 @@ class OverloadedError(RequestError):
 
 
 class PoolUnavailableError(RequestError):
-    """A pool has no replica that answers; a later attempt may succeed."""
+    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if known."""
 
     status = 503
     kind = "ServiceUnavailableError"
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        HeliostatError.__init__(self, message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class LegFailedError(RequestError):

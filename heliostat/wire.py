@@ -109,6 +109,16 @@ class Load(msgspec.Struct, frozen=True):
     """The KV domain that a prefill replica writes."""
 
 
+class Door(msgspec.Struct, frozen=True):
+    """What waits in one router for a pool: requests in the queue for a slot of their decode pool, the tokens
+    of their prompts, and how many got a slot since the router's start. A prefill pool is told of the
+    requests that will come to it."""
+
+    queued: int = 0
+    queued_tokens: int = 0
+    let_in: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """The small message that stands for a handoff: who holds which KV, for how many tokens, until when.
@@ -153,6 +163,9 @@ class PrefillRequest:
     adapter: Adapter | None = None
     versions: frozenset[str] | None = None
     """Ids of the versions that may write this KV (`Version.id`); None: whichever the pool runs."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """W3C trace context of the leg; empty when no spans are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,9 @@ class DecodeRequest:
     """Ids of the versions that may read the ticket's KV, or go on with the answer; None: all of the pool."""
     untrained_pair: bool = False
     """The spec pairs the two modules whatever their cards say."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """As in `PrefillRequest`."""
 
 
 @dataclass(frozen=True, slots=True)

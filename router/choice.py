@@ -6,6 +6,7 @@ from typing import NamedTuple
 from heliostat.wire import Adapter, DecodeRequest, PrefillRequest
 from router.policy import LegRequest, Policy
 from router.prefix_index import adapter_name
+from router.route_notes import RouteNotes
 from router.telemetry import TelemetryBoard
 
 DEFAULT_OUTPUT = 256
@@ -13,6 +14,9 @@ DEFAULT_OUTPUT = 256
 
 SESSION_TOKENS = 256
 """Turns of a conversation begin alike; so much of the prompt stands for a session without a name."""
+
+SAMPLED = "-01"
+"""How the `traceparent` of a leg ends whose spans are kept."""
 
 Leg = PrefillRequest | DecodeRequest
 
@@ -25,7 +29,10 @@ class _Subset(NamedTuple):
 
 
 class Chooser:
-    """Chooses replicas of one pool, as one of so many `routers`. `draw` gives numbers in [0, 1)."""
+    """Chooses replicas of one pool, as one of so many `routers`. `draw` gives numbers in [0, 1).
+
+    `notes` hears how legs that are traced were placed.
+    """
 
     def __init__(
         self,
@@ -35,6 +42,7 @@ class Chooser:
         *,
         tpot_target_ms: float = 0.0,
         routers: int = 1,
+        notes: RouteNotes | None = None,
     ) -> None:
         self._board = board
         self._policy = policy
@@ -43,6 +51,7 @@ class Chooser:
         self._share = 1.0 / routers
         self._subsets: dict[frozenset[str] | None, _Subset] = {}
         self._subsets_of: tuple[tuple[str, ...], int] = ((), -1)
+        self._notes = notes
 
     def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
         """The best replicas, by index; the call is booked on the first of them from now on.
@@ -89,6 +98,7 @@ class Chooser:
             session=session,
             avoid=leg.avoid,
             adapter=leg.adapter,
+            noted=leg.traceparent.endswith(SAMPLED),
         )
 
     def place(
@@ -103,6 +113,7 @@ class Chooser:
         session: str = "",
         avoid: frozenset[str] = frozenset(),
         adapter: Adapter | None = None,
+        noted: bool = False,
     ) -> tuple[int, ...]:
         """`choose` for a leg in numbers: tokens of its prompt, tokens expected of it, names of its blocks."""
         candidates = self._board.candidates(replicas, hashes, num_tokens, adapter)
@@ -124,6 +135,8 @@ class Chooser:
             self._board.holds(replicas[best], hashes)
             if adapter is not None:
                 self._board.holds(replicas[best], (adapter_name(adapter.digest),))
+            if noted and self._notes is not None:
+                self._notes.chosen(leg_id, replicas[best], len(replicas), ranking.costs[0], ranking.reason())
         return ranking.indices
 
     def sent(self, replica: str, call_id: str, leg: Leg) -> None:

@@ -33,11 +33,16 @@ from router.accounts import Outcome
 from router.door import Admission, Book
 from router.match import WAIT, RequestVersions, VersionWait
 from router.route import Route
-from router.trace import Trace
+from router.trace import Leg, Trace, error_type
 
 NOBODY: frozenset[str] = frozenset()
 MAX_ATTEMPTS = 3
 """Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
+
+_OUTCOMES: Mapping[type[RequestError], Outcome] = {
+    OverloadedError: Outcome.REFUSED,
+    PoolUnavailableError: Outcome.UNAVAILABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class Pipeline:
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
         trace, progress = request.trace, _Progress(RequestVersions(route.pairing, self._wait, self._clock))
+        trace.request_id, trace.model = request.request_id, request.model
+        trace.prompt_tokens, trace.entered_s = len(request.token_ids), self._clock()
         with self._booked(request):
             if len(request.token_ids) > 1:
                 # Without a slot: whoever waits for an upgrade must not hold up the pool's other models.
@@ -132,19 +139,16 @@ class Pipeline:
         outcome: Outcome | None = None
         try:
             yield
-        except OverloadedError:
-            outcome = Outcome.REFUSED
-            raise
-        except PoolUnavailableError:
-            outcome = Outcome.UNAVAILABLE
-            raise
-        except RequestError:
-            outcome = Outcome.FAILED
+        except RequestError as error:
+            outcome = next((to for kind, to in _OUTCOMES.items() if isinstance(error, kind)), Outcome.FAILED)
+            request.trace.error_type = error_type(error)
             raise
         finally:
+            trace = request.trace
+            outcome = outcome or (Outcome.FINISHED if trace.finished else Outcome.CANCELLED)
+            trace.outcome, trace.ended_s = outcome, self._clock()
             if self._book is not None:
-                ended = Outcome.FINISHED if request.trace.finished else Outcome.CANCELLED
-                self._book.ended(request.model, request.token_ids, request.trace, outcome or ended)
+                self._book.ended(request.model, request.token_ids, trace, outcome)
 
     def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
         num_tokens = 0
@@ -176,9 +180,10 @@ class Pipeline:
             trace.prefilled_s = trace.prefilled_s or self._clock()
             arrived = False
             max_tokens = max(0, request.max_tokens - len(progress.generated))
+            noted, served = self._leg(request, Role.DECODE), trace.output_tokens
             try:
                 leg = DecodeRequest(
-                    self._leg_id(request, Role.DECODE),
+                    noted.leg_id,
                     request.model,
                     request.token_ids,
                     ticket,
@@ -191,14 +196,18 @@ class Pipeline:
                     adapter=route.decode_adapter,
                     versions=progress.versions.readers(ticket),
                     untrained_pair=route.untrained_pair,
+                    traceparent=noted.traceparent,
+                    tracestate=noted.tracestate,
                 )
-                async with aclosing(route.decode.decode(leg)) as frames:
-                    async for frame in frames:
-                        arrived = True  # the decode replica has read the KV and released its name
-                        trace.decode_replica = frame.load.replica
-                        trace.load_ms = frame.load_ms or trace.load_ms
-                        progress.versions.began(ticket, frame.load.replica)
-                        yield frame
+                with noted.timed(self._clock):
+                    async with aclosing(route.decode.decode(leg)) as frames:
+                        async for frame in frames:
+                            arrived = True  # the decode replica has read the KV and released its name
+                            trace.decode_replica = noted.replica = frame.load.replica
+                            if frame.load_ms:
+                                trace.load_ms = noted.copy_ms = frame.load_ms
+                            progress.versions.began(ticket, frame.load.replica)
+                            yield frame
             except HandoffFailedError as error:
                 if progress.started and request.bound:
                     raise HandoffFailedError(
@@ -206,6 +215,8 @@ class Pipeline:
                     ) from error
                 raise
             finally:
+                noted.output_tokens = trace.output_tokens - served
+                noted.cut &= not trace.finished  # a stop string ends the request before its decode leg
                 if ticket is not None and not arrived:
                     await route.prefill.release(ticket)
 
@@ -223,21 +234,28 @@ class Pipeline:
             yield None
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
+        versions = await progress.versions.writers(frozenset(progress.avoid))
+        trace, noted = request.trace, self._leg(request, Role.PREFILL)
         leg = PrefillRequest(
-            self._leg_id(request, Role.PREFILL),
+            noted.leg_id,
             request.model,
             ids,
             frozenset(progress.avoid),
             request.session,
             route.prefill_adapter,
-            await progress.versions.writers(frozenset(progress.avoid)),
+            versions,
+            noted.traceparent,
+            noted.tracestate,
         )
         if not self._early:
-            yield self._noted(request.trace, await route.prefill.prefill(leg))
+            with noted.timed(self._clock):
+                ticket = self._noted(trace, noted, await route.prefill.prefill(leg))
+            yield ticket
             return
         async with aclosing(route.prefill.prefill_early(leg)) as results:
-            ticket = self._noted(request.trace, await anext(results))
-            rest = asyncio.create_task(self._drain(request.trace, results))
+            with noted.timed(self._clock):
+                ticket = self._noted(trace, noted, await anext(results))
+            rest = asyncio.create_task(self._drain(trace, noted, results))
             try:
                 yield ticket
                 await rest  # which is over, or was just said: its KV has been read
@@ -255,22 +273,24 @@ class Pipeline:
         request.trace.cached_tokens = held
         return True
 
-    async def _drain(self, trace: Trace, results: AsyncGenerator[PrefillResult, None]) -> None:
+    async def _drain(self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
-        with suppress(RequestError):
+        with suppress(RequestError), noted.timed(self._clock):
             async for result in results:
-                self._noted(trace, result)
+                self._noted(trace, noted, result)
 
     @staticmethod
-    def _noted(trace: Trace, result: PrefillResult) -> Ticket:
-        trace.prefill_replica = result.load.replica
-        trace.cached_tokens = result.cached_tokens
+    def _noted(trace: Trace, leg: Leg, result: PrefillResult) -> Ticket:
+        trace.prefill_replica = leg.replica = result.load.replica
+        trace.cached_tokens = leg.cached_tokens = result.cached_tokens
         if not result.ticket.streamed:  # that of an early choice; the whole one follows
             trace.handoff_bytes += result.ticket.num_bytes
-        trace.save_ms = result.save_ms
+            leg.handoff_bytes = result.ticket.num_bytes
+        trace.save_ms = leg.copy_ms = result.save_ms
+        leg.domain = result.ticket.domain
         return result.ticket
 
-    @staticmethod
-    def _leg_id(request: GenerateRequest, role: Role) -> str:
+    def _leg(self, request: GenerateRequest, role: Role) -> Leg:
         """Engines refuse an id that they still hold, so a repaired leg gets a new one."""
-        return f"{request.request_id}-{role}-{request.trace.attempts}"
+        leg_id = f"{request.request_id}-{role}-{request.trace.attempts}"
+        return request.trace.leg(role, leg_id, self._clock())

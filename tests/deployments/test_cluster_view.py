@@ -70,3 +70,11 @@ async def test_replicas_say_who_they_are_before_they_count_and_hear_what_they_be
     assert view.runs((Role.PREFILL, "home"), frozenset({"w"}))
     assert not view.runs((Role.PREFILL, "home"), frozenset({"x"}))
     assert not view.runs((Role.PREFILL, "gone"), frozenset({"w"}))
+
+
+def test_failed_legs_are_counted_for_their_pool() -> None:
+    view = ServeClusterView(SPEC, {}, {}, TelemetryBoard(), "inbox")
+    for _ in range(2):
+        view.pool(Role.DECODE, "base").leg_failed()
+    assert view.failed_legs(Role.DECODE, "base") == 2
+    assert view.failed_legs(Role.PREFILL, "home") == 0
