@@ -19,15 +19,18 @@ from router.roster import Group, Roster
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Ids of the versions that may be asked, or why there is none: a `problem`, `passing` within a beat."""
+    """Ids of the versions that may be asked (None: any), or why none: a `problem`, `passing` in a moment."""
 
-    versions: frozenset[str] = frozenset()
+    versions: frozenset[str] | None = frozenset()
     problem: str = ""
     passing: bool = False
 
 
 NOBODY = Choice()
 """The pool has no replica, and one that comes up has to say who it is before it gets anything."""
+
+WHOEVER_COMES = Choice(None)
+"""A prefill pool at 0, whose first replica is waited for: its ticket will say who it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class VersionPairing:
         if plan.settled and pinned is None:
             return plan.settled[0]
         if not plan.writers:
-            return self._unknown(plan.key[0])
+            unknown = self._unknown(plan.key[0])
+            return WHOEVER_COMES if unknown is NOBODY and pinned is None else unknown
         if not plan.readers and (unknown := self._unknown(plan.key[1])).problem:
             return unknown
         weights: dict[str, float] = {}
@@ -119,6 +123,8 @@ class VersionPairing:
             return plan.settled[1]
         if not plan.readers:
             return self._unknown(plan.key[1])
+        if pinned and writer and not pinned.writes(writer):
+            return Choice(problem=self._gone(pinned))
         versions, problem = set(), ""
         for name, group in plan.readers.items():
             if pinned and not pinned.reads(group.version):

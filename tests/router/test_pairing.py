@@ -8,7 +8,7 @@ import pytest
 
 from heliostat.wire import Adapter, Version
 from kvtransfer.fit import version_misfit
-from router.pairing import NOBODY, Pinned, Side, VersionPairing
+from router.pairing import NOBODY, WHOEVER_COMES, Pinned, Side, VersionPairing
 from router.roster import Roster
 
 CONTRACT = "dtype=bfloat16"
@@ -202,4 +202,18 @@ def test_no_decode_replica_at_all_is_not_a_question_of_versions() -> None:
     pools = Pools((P1, P2), ())
     assert pools.drawn() == {"p1": 50, "p2": 50}
     assert pools.pairing.readers(P1, None) is NOBODY
-    assert Pools((), (D1,)).pairing.writers(None, frozenset()) is NOBODY
+
+
+def test_a_prefill_pool_at_zero_takes_whoever_comes_and_only_then_it_shows_who_reads() -> None:
+    pools = Pools((), (D1, D2))
+    assert pools.pairing.writers(None, frozenset()) is WHOEVER_COMES
+    assert pools.pairing.readers(P2, None).versions == {"d2"}
+    assert pools.pairing.writers(Pinned(P1, D1), frozenset()) is NOBODY, "an answer that has begun does not"
+
+
+def test_a_ticket_of_another_writer_is_not_for_an_answer_that_has_begun() -> None:
+    """Also where the decode module could read both (SUN)."""
+    new = version("p2", method="sun", partner="d1-weights")
+    pools = Pools((new,), (D1,))
+    assert pools.pairing.readers(new, None).versions == {"d1"}
+    assert pools.pairing.readers(new, Pinned(P1, D1)).problem
