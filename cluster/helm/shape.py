@@ -45,8 +45,8 @@ def _scaling() -> Shape:
     (section,) = serve_config(Spec.model_validate(some)).applications[0].deployments
     config = section.autoscaling_config
     assert config is not None and isinstance(config["policy"], dict)
-    policy: JsonValue = {"policy_function": config["policy"]["policy_function"]}
-    return {**{key: value for key, value in config.items() if not key.endswith("_replicas")}, "policy": policy}
+    common = {key: value for key, value in config.items() if not key.endswith("_replicas")}
+    return {**common, "policy": {"policy_function": config["policy"]["policy_function"]}}
 
 
 def _fields(model: type[BaseModel]) -> Shape:
