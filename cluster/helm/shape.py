@@ -9,6 +9,7 @@ from typing import TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 
+from deployments.serve_config import serve_config
 from heliostat.spec import Pool, PoolSpec, Replicas, Spec
 
 Shape: TypeAlias = dict[str, JsonValue]
@@ -23,7 +24,7 @@ def spec_shape() -> Shape:
 
     `outside`: keys of a pool that are not in its replicas' arguments; `beside`: sections that are, and
     whether they are even when all in them is default; `not_of_pools`: what of them is not; `routers`: keys
-    of pools that are in the routers' arguments.
+    of pools that are in the routers' arguments; `scaling`: what Serve is told of every pool where one scales.
     """
     beside = {key: field for key, field in PoolSpec.model_fields.items() if key in Spec.model_fields}
     return {
@@ -31,8 +32,21 @@ def spec_shape() -> Shape:
         "beside": {key: field.is_required() for key, field in beside.items()},
         "not_of_pools": {key: keys for key, keys in NOT_OF_POOLS.items() if key in beside},
         "routers": list(getattr(Pool, "ROUTERS", Pool.model_fields)),
+        "scaling": _scaling(),
         "spec": _fields(Spec),
     }
+
+
+def _scaling() -> Shape:
+    """Without what differs from pool to pool: its bounds, and the arguments of the policy."""
+    pool = {"weights": "a/b", "replicas": {"min": 1, "max": 2}}
+    model = {"prefill": "a", "decode": "a"}
+    some = {"family": {"base": "a/b"}, "prefill": {"a": pool}, "decode": {"a": pool}, "models": {"a": model}}
+    (section,) = serve_config(Spec.model_validate(some)).applications[0].deployments
+    config = section.autoscaling_config
+    assert config is not None and isinstance(config["policy"], dict)
+    common = {key: value for key, value in config.items() if not key.endswith("_replicas")}
+    return {**common, "policy": {"policy_function": config["policy"]["policy_function"]}}
 
 
 def _fields(model: type[BaseModel]) -> Shape:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from cluster.dashboards.files import DASHBOARD, RULES, dashboard_json, rules_yaml
 from cluster.helm.schema import values_schema
 from cluster.helm.shape import spec_shape
 
@@ -14,7 +15,12 @@ CHART = Path(__file__).parents[2] / "helm" / "heliostat"
 
 def chart_files() -> dict[str, str]:
     """Path in the chart, and content."""
-    return {"values.schema.json": _json(values_schema()), "files/spec.json": _json(spec_shape())}
+    return {
+        "values.schema.json": _json(values_schema()),
+        "files/spec.json": _json(spec_shape()),
+        f"files/dashboards/{DASHBOARD}": dashboard_json(),
+        f"files/rules/{RULES}": rules_yaml(),
+    }
 
 
 def _json(value: JsonValue) -> str:
@@ -23,6 +29,7 @@ def _json(value: JsonValue) -> str:
 
 def main(folder: Path = CHART) -> None:
     for name, content in chart_files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
 
 

@@ -21,6 +21,9 @@ FILE_VARIABLE = "HELIOSTAT_API_KEYS_FILE"
 OPEN_PATHS = ("/health", "/ready")
 """Probes have no key, and these say nothing that needs one."""
 
+OPEN_PAGE = "/ui"
+"""A browser asks for the page without a key. Its files are no secret; what it shows, it asks for with one."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -80,7 +83,7 @@ class ApiKeyCheck:
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._accepts(scope):
+        if scope["type"] == "http" and not _is_open(scope["path"]) and not self._accepts(scope):
             error = UnauthorizedError("no valid API key; send `Authorization: Bearer KEY`")
             response = request_error_response(error)
             response.headers["www-authenticate"] = "Bearer"
@@ -91,6 +94,10 @@ class ApiKeyCheck:
     def _accepts(self, scope: Scope) -> bool:
         scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1").partition(" ")
         return scheme.lower() == "bearer" and self._keys.accepts(key.strip())
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path == OPEN_PAGE or path.startswith(f"{OPEN_PAGE}/")
 
 
 def _digests(text: str) -> frozenset[bytes]:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from cluster.dashboards.files import DASHBOARD, dashboard_json, rules_yaml
+
 Object = dict[str, Any]
 
 KUBERNETES = "1.33"
@@ -29,7 +31,12 @@ EVERYTHING: Object = {
     "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
     "ingress": {"enabled": True, "hosts": ["a.example.com"], "tls": [{"hosts": ["a.example.com"]}]},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["a.example.com"]},
-    "monitoring": {"podMonitor": True},
+    "monitoring": {
+        "podMonitor": True,
+        "rules": True,
+        "dashboards": True,
+        "labels": {"release": "prometheus"},
+    },
     "imagePullSecrets": [{"name": "registry"}],
     "extraEnv": [{"name": "A", "value": "b"}],
     "extraVolumes": [{"name": "more", "emptyDir": {}}],
@@ -75,6 +82,15 @@ def check(thing: Object) -> None:
         kubernetes_validate.validate(thing, KUBERNETES, strict=True)
 
 
+def labels(thing: Object) -> Object:
+    return dict(thing["metadata"]["labels"])
+
+
+def port_list(template: Object) -> list[Object]:
+    (container,) = template["spec"]["containers"]
+    return list(container["ports"])
+
+
 def find(helm: Any, kind: str) -> Object:
     (thing,) = helm.cluster.of_kind(kind)
     return thing
@@ -113,7 +129,7 @@ def test_every_option_at_once_is_what_kubernetes_takes(
         check(thing)
     kinds = [thing["kind"] for thing in made]
     assert kinds.count("Secret") == 2
-    assert {"Ingress", "HTTPRoute", "PersistentVolumeClaim", "PodMonitor"} <= set(kinds)
+    assert {"Ingress", "HTTPRoute", "PersistentVolumeClaim", "PodMonitor", "PrometheusRule"} <= set(kinds)
 
 
 def merged(defaults: Object, values: Object) -> Object:
@@ -159,6 +175,20 @@ def test_an_uninstall_keeps_the_downloads(helm: Any, example: Callable[[str], Ob
     helm.install(example("multi-node"))
     helm.uninstall()
     assert [kind for kind, _ in helm.cluster.objects] == ["PersistentVolumeClaim"]
+
+
+def test_rules_and_dashboard_are_those_of_the_code(helm: Any, example: Callable[[str], Object]) -> None:
+    helm.install(example("multi-node") | EVERYTHING)
+    rule = find(helm, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load(rules_yaml())
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    (board,) = [thing for thing in helm.cluster.of_kind("ConfigMap") if "grafana_dashboard" in labels(thing)]
+    assert board["data"] == {DASHBOARD: dashboard_json()}
+    monitor = find(helm, "PodMonitor")["spec"]
+    ports = {p["name"] for group in templates(find(helm, "RayService")).values() for p in port_list(group)}
+    assert {end["port"] for end in monitor["podMetricsEndpoints"]} <= ports
+    for group in templates(find(helm, "RayService")).values():
+        assert monitor["selector"]["matchLabels"].items() <= labels(group).items()
 
 
 def test_the_notes_say_how_to_reach_it(helm: Any, example: Callable[[str], Object]) -> None:

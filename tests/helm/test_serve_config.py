@@ -93,11 +93,22 @@ ODD: Object = {
     "tpot_ms": 30,
     "policy": "least_load",
     "local_prefill_tokens": 0,
+    "ttft_ms": 500,
+    "autoscale": {"idle_s": 60, "up_delay_s": 5},
 }
+OBSERVABILITY: list[Object] = [
+    {},
+    {"logs": {"requests": False}, "traces": {"sample_ratio": 0.1}},
+    {
+        "logs": {"level": "debug", "requests": False},
+        "traces": {"endpoint": "http://c:4318", "engine": True, "sample_ratio": 1},
+    },
+]
 
 
+@pytest.mark.parametrize("observability", OBSERVABILITY, ids=["plain", "routers only", "all"])
 @pytest.mark.parametrize("pool", [DEFAULTS_WRITTEN_OUT, ODD], ids=["defaults written out", "odd"])
-def test_odd_specs_come_out_as_the_code_makes_them(helm: Any, pool: Object) -> None:
+def test_odd_specs_come_out_as_the_code_makes_them(helm: Any, pool: Object, observability: Object) -> None:
     values: Object = {
         "spec": {
             "family": {"base": "acme/base", "dtype": "float16", "max_model_len": 1000000, "block_size": 16},
@@ -108,6 +119,8 @@ def test_odd_specs_come_out_as_the_code_makes_them(helm: Any, pool: Object) -> N
                 "decode_choice": "late",
                 "connector": {"name": "X", "prefill_params": {}, "config": {"a": 1e9, "b": None}},
             },
+            "observability": observability,
+            "max_gpus": 12,
             "router": {"prefix_blocks": 2000000, "replicas": 1, "idle_s": 30.0},
             "prefill": {"b_1": {"weights": "acme/b", **pool}, "a.2": {"weights": "acme/a"}},
             "decode": {"x" * 63: {"weights": "acme/d", **pool}, "0": {"weights": "acme/d"}},

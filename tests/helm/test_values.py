@@ -93,7 +93,6 @@ def test_values_without_a_spec_are_refused(helm: Any) -> None:
         ("pods/decode/base", {}, "pods.decode.base: with `layout: onePod` no pool has pods of its own"),
         ("cache/kind", "hostPath", "cache.hostPath: missing; name a directory of the nodes"),
         ("httpRoute/enabled", True, "httpRoute.parentRefs: missing; name a Gateway"),
-        ("monitoring/rules", True, "monitoring.rules: this chart holds no rules"),
     ],
 )
 def test_what_a_schema_cannot_say_is_said_as_the_plan_says_it(

@@ -20,7 +20,17 @@ async def answer(request: Request) -> JSONResponse:
 
 
 def app(keys: ApiKeys) -> Starlette:
-    paths = ("/v1/models", "/health", "/ready", "/status", "/health/", "/v1/chat/completions")
+    paths = (
+        "/v1/models",
+        "/health",
+        "/ready",
+        "/status",
+        "/health/",
+        "/v1/chat/completions",
+        "/ui",
+        "/ui/page.js",
+        "/uid",
+    )
     served = Starlette(routes=[Route(path, answer, methods=["GET", "POST"]) for path in paths])
     served.add_middleware(ApiKeyCheck, keys=keys)
     return served
@@ -63,9 +73,18 @@ async def test_each_key_is_good(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/health", 200), ("/ready", 200), ("/status", 401), ("/health/", 401)]
+    ("path", "status"),
+    [
+        ("/health", 200),
+        ("/ready", 200),
+        ("/ui", 200),
+        ("/ui/page.js", 200),
+        ("/uid", 401),
+        ("/status", 401),
+        ("/health/", 401),
+    ],
 )
-async def test_only_probes_need_no_key(path: str, status: int) -> None:
+async def test_only_probes_and_the_page_itself_need_no_key(path: str, status: int) -> None:
     assert (await client(ApiKeys("sk-1")).get(path)).status_code == status
 
 

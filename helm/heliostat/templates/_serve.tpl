@@ -10,6 +10,7 @@
 {{- $_ := set $beside $section $kept -}}
 {{- end -}}
 {{- end -}}
+{{- $scaling := include "heliostat.poolsScale" . -}}
 {{- $applications := list -}}
 {{- $routers := deepCopy .spec -}}
 {{- range $role := list "prefill" "decode" -}}
@@ -17,7 +18,12 @@
 {{- $deployment := printf "%s-%s" $role $name -}}
 {{- $args := merge (dict "role" $role "name" $name "pool" (include "heliostat.inside" (dict "value" $settings "outside" $shape.outside) | fromJson)) $beside -}}
 {{- $span := include "heliostat.span" (dict "root" $.root "pool" $settings) | fromJson -}}
-{{- $scale := dict "name" $deployment "num_replicas" $span.min "graceful_shutdown_timeout_s" (dig "drain_s" $pool.drain_s.default $settings) -}}
+{{- $scale := dict "name" $deployment "graceful_shutdown_timeout_s" (dig "drain_s" $pool.drain_s.default $settings) -}}
+{{- if $scaling -}}
+{{- $_ := set $scale "autoscaling_config" (include "heliostat.scaling" (dict "shape" $shape "spec" $.spec "role" $role "name" $name "pool" $settings "span" $span) | fromJson) -}}
+{{- else -}}
+{{- $_ := set $scale "num_replicas" $span.min -}}
+{{- end -}}
 {{- if hasKey $pool "surge_percent" -}}
 {{- $_ := set $scale "max_surge_percent" (dig "surge_percent" $pool.surge_percent.default $settings) -}}
 {{- end -}}
@@ -71,4 +77,37 @@
 {{- end -}}
 {{- end -}}
 {{- toJson $only -}}
+{{- end -}}
+
+{{/* Whether any pool scales, as a word: then Serve asks about all of them. */}}
+{{- define "heliostat.poolsScale" -}}
+{{- range $role := list "prefill" "decode" -}}
+{{- range $name, $settings := index $.spec $role -}}
+{{- $span := include "heliostat.span" (dict "root" $.root "pool" $settings) | fromJson -}}
+{{- if lt (int $span.min) (int $span.max) -}}yes{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* {shape, spec, role, name, pool, span} → Serve's autoscaling config of a pool, as JSON: what
+     deployments/scaling.py makes of router/scaling/pools.py. */}}
+{{- define "heliostat.scaling" -}}
+{{- $fields := .shape.spec.prefill.sections -}}
+{{- $told := dict "role" .role "name" .name "least" .span.min "most" .span.max "gpus" (dig "gpus" $fields.gpus.default .pool) -}}
+{{- $_ := set $told "target_ms" (index .pool (ternary "ttft_ms" "tpot_ms" (eq .role "prefill"))) -}}
+{{- range $key := list "up_delay_s" "down_delay_s" "idle_s" "start_s" -}}
+{{- $_ := set $told $key (dig "autoscale" $key (index $fields.autoscale.section $key).default $.pool) -}}
+{{- end -}}
+{{- $leadsTo := list -}}
+{{- range $_, $model := .spec.models -}}
+{{- if and (eq $.role "prefill") (eq $model.prefill $.name) -}}
+{{- $leadsTo = append $leadsTo $model.decode -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $told "leads_to" ($leadsTo | uniq | sortAlpha) -}}
+{{- $config := deepCopy .shape.scaling -}}
+{{- $_ := set $config "min_replicas" .span.min -}}
+{{- $_ := set $config "max_replicas" .span.max -}}
+{{- $_ := set $config.policy "policy_kwargs" (dict "pool" $told "max_gpus" .spec.max_gpus) -}}
+{{- toJson $config -}}
 {{- end -}}
