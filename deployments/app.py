@@ -4,6 +4,7 @@ Serve starts all replicas of an application anew when what it is built from chan
 a whole application. So every pool is one: a changed spec leaves the pools alone whose part is the same.
 """
 
+import math
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
@@ -51,6 +52,7 @@ class Scale(BaseModel):
 
     num_replicas: int
     graceful_shutdown_timeout_s: float
+    max_surge_percent: int
 
 
 def deployment_name(role: Role, name: str) -> str:
@@ -72,13 +74,22 @@ def application_names(spec: Spec) -> dict[str, str]:
 def pool_scale(spec: Spec, role: Role, name: str) -> Scale:
     """How many replicas a pool has, and how long one that leaves may finish what it has."""
     pool = spec.pools()[role, name]
-    return Scale(num_replicas=pool.replicas.min, graceful_shutdown_timeout_s=pool.drain_s)
+    return Scale(
+        num_replicas=pool.replicas.min,
+        graceful_shutdown_timeout_s=pool.drain_s,
+        max_surge_percent=pool.surge_percent,
+    )
 
 
 def router_scale(spec: Spec) -> Scale:
-    """The same of the routers: their streams are those of all pools."""
+    """The same of the routers, with the streams of all pools. A new one comes before one leaves."""
     longest_s = max(pool.drain_s for pool in spec.pools().values())
-    return Scale(num_replicas=spec.router.replicas, graceful_shutdown_timeout_s=longest_s)
+    replicas = spec.router.replicas
+    return Scale(
+        num_replicas=replicas,
+        graceful_shutdown_timeout_s=longest_s,
+        max_surge_percent=math.ceil(100 / replicas),
+    )
 
 
 def build_applications(spec: Spec) -> dict[str, Application]:
@@ -87,7 +98,7 @@ def build_applications(spec: Spec) -> dict[str, Application]:
     pools = {
         application_name(*key): _pool(spec.pool_spec(*key), pool_scale(spec, *key)) for key in spec.pools()
     }
-    return {**pools, APP_NAME: _routers(spec, scale)}
+    return {**pools, APP_NAME: _routers(spec.router_spec(), scale)}
 
 
 def build_pool(args: PoolSpec) -> Application:
@@ -96,7 +107,7 @@ def build_pool(args: PoolSpec) -> Application:
 
 
 def build_router(args: Spec) -> Application:
-    """The routers, in a Serve config file."""
+    """The routers, in a Serve config file, from `Spec.router_spec`."""
     return _routers(args)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,6 +57,7 @@ class ServeClusterView:
         self._replicas: dict[PoolKey, set[str]] = {}
         self._names: dict[PoolKey, tuple[str, ...]] = {}
         self._beats: set[asyncio.Task[None]] = set()
+        self._heard = asyncio.Event()
 
     def start(self) -> None:
         """Begin to beat on the running event loop."""
@@ -63,6 +65,12 @@ class ServeClusterView:
             beat = asyncio.create_task(self._beat(key), name=_label(key))
             beat.add_done_callback(self._on_end)
             self._beats.add(beat)
+
+    async def heard(self, within_s: float) -> None:
+        """Wait until every pool has answered once, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._heard.wait()
 
     def _on_end(self, beat: asyncio.Task[None]) -> None:
         """A beat ends with the router, or by a mistake of ours that must not stay silent."""
@@ -137,6 +145,8 @@ class ServeClusterView:
             self._names[key] = tuple(sorted(replicas))
         self._replicas[key] = replicas
         self._problems[key] = None if replicas else f"{_label(key)} has no replica that answers"
+        if self.problem() is None:
+            self._heard.set()
 
     async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: str) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.

@@ -31,6 +31,7 @@ class DeploymentSection(_Section):
     name: str
     num_replicas: int
     graceful_shutdown_timeout_s: float
+    max_surge_percent: int
 
 
 class ApplicationSection(_Section):
@@ -69,7 +70,7 @@ def serve_config(spec: Spec) -> ServeConfig:
         name=APP_NAME,
         route_prefix=ROUTE_PREFIX,
         import_path=BUILD_ROUTER,
-        args=spec.model_dump(mode="json", exclude_defaults=True),
+        args=spec.router_spec().model_dump(mode="json", exclude_defaults=True),
         deployments=(DeploymentSection(name=ROUTER, **router_scale(spec).model_dump()),),
     )
     return ServeConfig(applications=(*pools, routers))

@@ -4,6 +4,7 @@ The YAML file is `docs/spec.md`'s subject; `heliostat.specfile.load_spec` reads 
 frozen: a running cluster's spec changes by loading another one.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, model_validator
@@ -170,9 +171,18 @@ class Pool(_Frozen):
     drain_s: float = Field(
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
+    surge_percent: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Extra replicas while a pool is made anew, in percent; 0: an old one leaves first.",
+    )
 
-    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s")
+    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s", "surge_percent")
     """Keys that Serve and the routers go by; a replica does not know them."""
+
+    ROUTERS: ClassVar = ("weights", "adapters", "lora", "icarus", "local_prefill_tokens", "policy", "tpot_ms")
+    """Keys that the routers go by; they do not know the others."""
 
     @property
     def takes_adapters(self) -> bool:
@@ -273,12 +283,20 @@ class Spec(_Frozen):
 
         What changes nothing in a replica is left at its default there.
         """
-        pool = self.pools()[role, name]
-        outside = {key: Pool.model_fields[key].get_default() for key in Pool.OUTSIDE_REPLICAS}
-        return PoolSpec(
-            role=role,
-            name=name,
-            family=self.family,
-            transfer=self.transfer,
-            pool=pool.model_copy(update=outside),
-        )
+        pool = _without(self.pools()[role, name], Pool.OUTSIDE_REPLICAS)
+        return PoolSpec(role=role, name=name, family=self.family, transfer=self.transfer, pool=pool)
+
+    def router_spec(self) -> "Spec":
+        """The part that the routers are made from; what changes nothing in them is left at its default."""
+        outside = Pool.model_fields.keys() - Pool.ROUTERS
+        roles = {
+            role.value: {name: _without(pool, outside) for name, pool in getattr(self, role.value).items()}
+            for role in Role
+        }
+        return self.model_copy(update=roles)
+
+
+def _without(pool: Pool, keys: Iterable[str]) -> Pool:
+    """The pool with these keys at their defaults."""
+    fields = Pool.model_fields
+    return pool.model_copy(update={key: fields[key].get_default(call_default_factory=True) for key in keys})

@@ -8,7 +8,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_pool, build_router
 from deployments.serve_config import ApplicationSection, serve_config
-from heliostat.spec import Limits, Model, PoolSpec, Replicas, Spec
+from heliostat.spec import Limits, Model, PoolSpec, Replicas, Router, Spec
 from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
@@ -51,13 +51,15 @@ def test_the_builders_take_the_arguments_that_the_config_holds() -> None:
         )
     routers = serve_config(SPEC).applications[-1]
     read = Spec.model_validate(json.loads(json.dumps(routers.args)))
-    assert read == SPEC
+    assert read == SPEC.router_spec()
     assert isinstance(build_router(read), Application)
 
 
-def test_other_replicas_and_another_drain_build_nothing_anew_in_any_pool() -> None:
-    more = with_pool(SPEC, Role.DECODE, "base", replicas=Replicas(min=3, max=3), drain_s=5.0)
-    assert changed(SPEC, more, "args") == {"heliostat"}
+def test_other_replicas_another_drain_and_another_surge_build_nothing_anew() -> None:
+    more = with_pool(
+        SPEC, Role.DECODE, "base", replicas=Replicas(min=3, max=3), drain_s=5.0, surge_percent=50
+    )
+    assert changed(SPEC, more, "args") == set()
     assert changed(SPEC, more, "deployments") == {"heliostat-decode-base"}
     assert sections(more)["heliostat-decode-base"].deployments[0].num_replicas == 3
 
@@ -65,6 +67,19 @@ def test_other_replicas_and_another_drain_build_nothing_anew_in_any_pool() -> No
 def test_another_policy_or_target_is_the_routers_affair() -> None:
     other = with_pool(SPEC, Role.DECODE, "base", policy="least_load", tpot_ms=30.0)
     assert changed(SPEC, other, "args") == {"heliostat"}
+
+
+def test_a_gpu_more_is_no_affair_of_the_routers() -> None:
+    assert changed(SPEC, with_pool(SPEC, Role.DECODE, "base", gpus=2), "args") == {"heliostat-decode-base"}
+
+
+def test_a_new_router_comes_before_an_old_one_leaves_and_one_at_a_time() -> None:
+    (section,) = sections(SPEC)["heliostat"].deployments
+    assert (section.num_replicas, section.max_surge_percent) == (1, 100)
+    three = SPEC.model_copy(update={"router": Router(replicas=3)})
+    (section,) = sections(three)["heliostat"].deployments
+    assert section.max_surge_percent == 34
+    assert sections(SPEC)["heliostat-decode-base"].deployments[0].max_surge_percent == 0
 
 
 def test_a_model_more_is_the_routers_affair() -> None:
