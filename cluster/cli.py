@@ -60,6 +60,13 @@ def parser() -> argparse.ArgumentParser:
     )
     deploy_args.add_down_arguments(down)
 
+    commands.add_parser(
+        "env",
+        help="the environment that Ray must have on every node",
+        description='Print Serve\'s environment as shell commands: `eval "$(heliostat env)"` before '
+        "`ray start`. What is set already stays.",
+    )
+
     simulate = commands.add_parser(
         "simulate",
         help="what a spec would do under a workload, without a GPU",
@@ -166,6 +173,16 @@ def _down(args: argparse.Namespace) -> int:
     return down_command(args)
 
 
+def _env(args: argparse.Namespace) -> int:
+    import shlex
+
+    from cluster.serve_environment import node_environment
+
+    for name, value in node_environment().items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
 def _simulate(args: argparse.Namespace) -> int:
     from cluster.simulate import simulate_command
 
@@ -210,6 +227,7 @@ _EXTRAS = {
     "deploy": "server",
     "diff": "server",
     "down": "server",
+    "env": "server",
     "plan": "server",
     "calibrate": "server",
     "simulate": "simulate",
@@ -227,6 +245,7 @@ _COMMANDS = {
     "deploy": _deploy,
     "diff": _diff,
     "down": _down,
+    "env": _env,
     "simulate": _simulate,
     "status": _status,
     "models": _models,
