@@ -95,13 +95,11 @@ def pool_label(application: str) -> str:
 
 def _application(name: str, before: Config | None, after: Config | None, failed: frozenset[str]) -> Change:
     label = pool_label(name)
-    if before is None:
-        return Change(label, Effect.ADDED)
-    if after is None:
-        return Change(label, Effect.REMOVED)
+    if before is None or after is None:
+        return Change(label, Effect.ADDED if after is not None else Effect.REMOVED)
     made_from = (*_args_changes(before, after),)
     scale = (*_changes(_scale(before), _scale(after)),)
-    if made_from:
+    if made_from or _scaling_policy(before) != _scaling_policy(after):
         return Change(label, Effect.ANEW, made_from + scale, _note(after))
     if name in failed:
         return Change(label, Effect.RETRIED, scale)
@@ -151,6 +149,12 @@ def _scale(config: Config) -> Config:
     deployments = config.get("deployments")
     first = deployments[0] if isinstance(deployments, list) and deployments else {}
     return first if isinstance(first, dict) else {}
+
+
+def _scaling_policy(config: Config) -> JsonValue:
+    """Of what is written over a deployment, the one thing for which Serve (2.60) makes it anew."""
+    scaling = _scale(config).get("autoscaling_config")
+    return [scaling.get("policy")] if isinstance(scaling, dict) else None
 
 
 def _section(config: Config, key: str) -> Config:

@@ -90,6 +90,25 @@ def test_models_come_go_and_change() -> None:
     assert home.keys == (KeyChange("limits.concurrency", None, 2),)
 
 
+def autoscaled(config: Config, **keys: object) -> Config:
+    (section,) = config["deployments"]
+    return {**config, "deployments": [{**section, "autoscaling_config": keys}]}
+
+
+def test_serve_makes_a_pool_anew_for_another_scaling_policy_but_not_for_other_bounds() -> None:
+    name = "heliostat-decode-base"
+    config = applications()[name]
+    two, three = (autoscaled(config, policy={"policy_function": "a:b"}, max_replicas=n) for n in (2, 3))
+    other = autoscaled(config, policy={"policy_function": "a:c"}, max_replicas=2)
+    effects = [
+        changed(make_diff({**applications(), name: before}, {**applications(), name: after}, NONE_FAILED))[
+            "decode.base"
+        ].effect
+        for before, after in ((two, three), (two, other), (config, two))
+    ]
+    assert effects == [Effect.IN_PLACE, Effect.ANEW, Effect.ANEW]
+
+
 def test_what_failed_is_tried_again_though_the_spec_is_the_same() -> None:
     found = make_diff(applications(), applications(), frozenset({"heliostat-decode-base"}))
     assert found.changes

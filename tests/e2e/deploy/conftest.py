@@ -1,6 +1,7 @@
 """A Ray of its own with a dashboard, what `heliostat` does to it, and load on what it serves."""
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from cluster.cli import main
 from cluster.serve_api import PATH, ServeApi
 from deployments.sim_tokens import expected_tokens
 from heliostat.spec import Spec
@@ -25,9 +27,17 @@ from kvtransfer.contract import kv_domain, read_module
 
 HERE = Path(__file__).parent
 START_S = 120
-COMMAND_S = 240
 STOP_S = 60
 SHORT, LONG = 12, 700
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -37,7 +47,6 @@ class Head:
     address: str
     port: int
     folder: Path
-    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     @property
     def url(self) -> str:
@@ -52,17 +61,14 @@ class Head:
         self.spec_file.write_text(text)
         return load_spec(self.spec_file)
 
-    def run(self, command: str, *args: str) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, *args: str) -> "Ran":
         """`heliostat COMMAND` about this cluster and, but for `down`, the last spec."""
         spec = [] if command == "down" else [str(self.spec_file)]
         port = ["--port", str(self.port)] if command == "deploy" else []
-        return subprocess.run(
-            [*(sys.executable, "-m", "cluster.cli", command, *spec), "--address", self.address, *port, *args],
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            env=self.environment,
-        )
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with redirect_stdout(stdout), redirect_stderr(stderr):
+            returncode = main([command, *spec, "--address", self.address, *port, *args])
+        return Ran(returncode, stdout.getvalue(), stderr.getvalue())
 
     def replicas(self) -> dict[str, set[str]]:
         """The ids of all replicas by application."""

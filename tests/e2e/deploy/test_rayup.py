@@ -233,9 +233,10 @@ def must_be_ours(machines: Machines) -> None:
 async def test_up_deploy_change_under_load_down_and_nothing_left(
     machines: Machines, head_class, load_class, expected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", f"{machines.folder}/client/.ray/auth_token")
     await asyncio.to_thread(machines.ray, "up", "-y", "--no-config-cache", str(machines.config))
     (port,) = free_ports(1)
-    head = head_class(machines.dashboard, port, machines.folder, machines.environment)
+    head = head_class(machines.dashboard, port, machines.folder)
     old = head.write(SPEC.format(weights=WEIGHTS, folder=machines.folder, home="home-prefill"))
     deployed = await asyncio.to_thread(head.run, "deploy")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
@@ -269,7 +270,6 @@ async def test_up_deploy_change_under_load_down_and_nothing_left(
 
     gone = await asyncio.to_thread(head.run, "down")
     assert gone.returncode == 0, gone.stdout + gone.stderr
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", f"{machines.folder}/client/.ray/auth_token")
     assert ServeApi(machines.dashboard).details().applications == {}
     await asyncio.to_thread(machines.ray, "down", "-y", str(machines.config))
     deadline = time.monotonic() + GONE_S
