@@ -17,7 +17,7 @@ from deployments.serve_config import BUILD_POOL, BUILD_ROUTER, serve_config
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 
-FAILED = "DEPLOY_FAILED"
+FAILED, LEAVING = "DEPLOY_FAILED", "DELETING"
 ATTEMPT = "HELIOSTAT_ATTEMPT"
 """Serve builds nothing twice from the same config; one more attempt must differ in something."""
 
@@ -44,9 +44,11 @@ def find_ours(details: ServeDetails) -> Ours:
     before, others = {}, []
     for name, application in details.applications.items():
         config = application.config
+        if application.status == LEAVING:
+            continue
         if config is not None and config.get("import_path") in (BUILD_POOL, BUILD_ROUTER):
             before[name] = config
-        elif _is_our_name(name) and application.status not in ("DELETING", "NOT_STARTED"):
+        elif _is_our_name(name):
             _refuse(name, application)
         elif config is not None:
             others.append(config)

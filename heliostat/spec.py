@@ -172,10 +172,7 @@ class Pool(_Frozen):
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
     surge_percent: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Extra replicas while a pool is made anew, in percent; 0: an old one leaves first.",
+        default=0, ge=0, le=100, description="Extra replicas while it is made anew; 0: an old one goes first."
     )
 
     OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s", "surge_percent")
@@ -281,19 +278,20 @@ class Spec(_Frozen):
     def pool_spec(self, role: Role, name: str) -> PoolSpec:
         """The part that one pool's replicas are made from. Raises KeyError.
 
-        What changes nothing in a replica is left at its default there.
+        What changes nothing in a replica is left at its default there. So are the adapters of a pool that
+        says their rank: a replica loads them with the first request, so the list may change.
         """
-        pool = _without(self.pools()[role, name], Pool.OUTSIDE_REPLICAS)
+        pool = self.pools()[role, name]
+        listed = ("adapters",) if pool.lora and pool.lora.rank else ()
+        pool = _without(pool, (*Pool.OUTSIDE_REPLICAS, *listed))
         return PoolSpec(role=role, name=name, family=self.family, transfer=self.transfer, pool=pool)
 
     def router_spec(self) -> "Spec":
         """The part that the routers are made from; what changes nothing in them is left at its default."""
         outside = Pool.model_fields.keys() - Pool.ROUTERS
-        roles = {
-            role.value: {name: _without(pool, outside) for name, pool in getattr(self, role.value).items()}
-            for role in Role
-        }
-        return self.model_copy(update=roles)
+        prefill = {name: _without(pool, outside) for name, pool in self.prefill.items()}
+        decode = {name: _without(pool, outside) for name, pool in self.decode.items()}
+        return self.model_copy(update={"prefill": prefill, "decode": decode})
 
 
 def _without(pool: Pool, keys: Iterable[str]) -> Pool:

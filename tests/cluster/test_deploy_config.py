@@ -115,3 +115,9 @@ def test_what_heliostat_serve_runs_in_a_foreground_is_left_alone() -> None:
     details = ServeDetails(applications={APP_NAME: Application(status="RUNNING", source="imperative")})
     with pytest.raises(HeliostatError, match="heliostat serve"):
         find_ours(details)
+
+
+def test_what_is_being_deleted_is_not_there_any_more() -> None:
+    details = running({**ours(), "other": OTHER}, status="DELETING")
+    found = find_ours(details)
+    assert (found.before, found.others) == ({}, ())

@@ -8,7 +8,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments.app import build_pool, build_router
 from deployments.serve_config import ApplicationSection, serve_config
-from heliostat.spec import Limits, Model, PoolSpec, Replicas, Router, Spec
+from heliostat.spec import Limits, Lora, Model, PoolSpec, Replicas, Router, Spec
 from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
@@ -80,6 +80,14 @@ def test_a_new_router_comes_before_an_old_one_leaves_and_one_at_a_time() -> None
     (section,) = sections(three)["heliostat"].deployments
     assert section.max_surge_percent == 34
     assert sections(SPEC)["heliostat-decode-base"].deployments[0].max_surge_percent == 0
+
+
+def test_an_adapter_more_touches_no_replica_of_a_pool_that_says_its_rank() -> None:
+    for lora, anew in ((Lora(rank=16), {"heliostat"}), (Lora(), {"heliostat", "heliostat-prefill-home"})):
+        one = with_pool(SPEC, Role.PREFILL, "home", lora=lora, adapters={"a": "/adapters/a"})
+        two = with_pool(SPEC, Role.PREFILL, "home", lora=lora, adapters={"a": "/adapters/a", "b": "/b"})
+        assert changed(one, two, "args") == anew
+        assert one.pool_spec(Role.PREFILL, "home").pool.takes_adapters
 
 
 def test_a_model_more_is_the_routers_affair() -> None:
