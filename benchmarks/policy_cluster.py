@@ -21,8 +21,9 @@ from router.accounts import Accounts
 from router.admission import Admission, PoolFigures, Slot
 from router.choice import Chooser
 from router.door import Admission as Door
-from router.pipeline import Pipeline, Route
+from router.pipeline import Pipeline
 from router.policy import POLICIES, Policy
+from router.route import Route
 from router.telemetry import TelemetryBoard
 from simulator.router import MeanOutputs
 

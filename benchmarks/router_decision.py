@@ -1,4 +1,4 @@
-"""What one routing decision costs: hashing the prompt, the prefix index, the policy, and the booking.
+"""What one routing decision costs: versions, hashing the prompt, the prefix index, the policy, and booking.
 
     python -m benchmarks.router_decision
 
@@ -9,12 +9,13 @@ come and go, with a full prefix index. Half of the prompts begin with a prefix t
 import random
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from benchmarks.load import percentile
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime, Version
 from router.choice import Chooser
+from router.pairing import Side, VersionPairing
 from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
 
@@ -25,6 +26,7 @@ VOCABULARY = 150_000
 DECISIONS = 500
 """Requests in one round."""
 
+NOBODY: frozenset[str] = frozenset()
 OPEN_PER_REPLICA = 4
 READINGS_PER_DECISION = 4
 
@@ -55,6 +57,12 @@ class _Traffic:
             role: Chooser(self._board, POLICIES[name].make(), self._draw.random, tpot_target_ms=50.0)
             for role, name in DEFAULTS.items()
         }
+        version = Version("v", "weights", "source", "d", partners=("source",))
+        for name in self._prefill + self._decode:
+            self._board.roster.observe(name, version)
+        sides = Side(lambda: self._prefill, "source"), Side(lambda: self._decode, "source")
+        self._pairing = VersionPairing(self._board.roster, *sides, self._draw.random)
+        self._version = version
         self._shared = [self._tokens(SHARED_TOKENS) for _ in range(SHARED_PREFIXES)]
         self._open: deque[str] = deque()
         self._max_open = 2 * OPEN_PER_REPLICA * replicas
@@ -87,6 +95,11 @@ class _Traffic:
         ):
             chooser, call_id = self._choosers[role], leg.request_id
             start = time.perf_counter()
+            if role is Role.PREFILL:
+                versions = self._pairing.writers(None, NOBODY).versions
+            else:
+                versions = self._pairing.readers(self._version, None).versions
+            leg = replace(leg, versions=versions)
             best = chooser.choose(names, call_id, leg)[0]
             chooser.sent(names[best], call_id, leg)
             spent.append(time.perf_counter() - start)

@@ -34,7 +34,8 @@ from deployments.environment import replica_environment
 from heliostat.spec import Family, Pool, Transfer, Transport
 from heliostat.status import HandoffFigures
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
-from router.pipeline import GenerateRequest, Pipeline, Route
+from router.pipeline import GenerateRequest, Pipeline
+from router.route import Route
 from router.trace import Trace
 
 CHUNK_TOKENS = 256

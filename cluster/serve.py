@@ -126,7 +126,7 @@ def _ray(spec: Spec, console: Console, address: str, host: str) -> Iterator[bool
 
 def _local_cpus(spec: Spec) -> int:
     """Logical cores are a promise of the spec; fewer than it asks for would leave replicas pending."""
-    wanted = sum(pool.cpus * pool.replicas.min for pool in spec.pools().values())
+    wanted = sum(pool.cpus * pool.replicas.max for pool in spec.pools().values())
     return max(os.cpu_count() or 1, math.ceil(wanted + spec.router.replicas * ROUTER_CPUS + SERVE_CPUS))
 
 

@@ -88,6 +88,15 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
         metavar="P",
         help="how replicas are chosen: prefill=NAME,decode=NAME (default: the spec's)",
     )
+    group.add_argument(
+        "--autoscale", action="store_true", help="pools scale between their min and max (docs/autoscaling.md)"
+    )
+    group.add_argument(
+        "--start",
+        type=_positive,
+        metavar="S",
+        help="with --autoscale: seconds that a replica takes to start (default: the pools' start_s)",
+    )
     group.add_argument("--routers", type=_count, metavar="N", help="router replicas (default: the spec's)")
 
 

@@ -12,8 +12,10 @@ from heliostat.spec import Spec
 from heliostat.wire import Role
 from heliostat.yamllines import parse_yaml
 from router.policy import POLICIES
+from router.scaling.pools import scales
 from simulator.profile import Hardware
 from simulator.router import Options
+from simulator.scaling import Scaling
 from simulator.timing import gpu_named, load_calibration
 from simulator.timing.complaints import complaints
 from simulator.workload import WorkloadConfig, make_workload
@@ -64,8 +66,25 @@ def hardware(args: argparse.Namespace) -> Hardware:
 
 
 def options(args: argparse.Namespace, spec: Spec) -> Options:
-    """How the cluster is run. Raises HeliostatError for a policy that is none, or none of its role."""
-    return Options(policies=_policies(args.policy), routers=args.routers or spec.router.replicas)
+    """How the cluster is run. Raises HeliostatError for a policy that is none, or none of its role, and for
+    flags on scaling that do not fit the others."""
+    return Options(
+        policies=_policies(args.policy),
+        routers=args.routers or spec.router.replicas,
+        scaling=_scaling(args, spec),
+    )
+
+
+def _scaling(args: argparse.Namespace, spec: Spec) -> Scaling | None:
+    if not args.autoscale:
+        if args.start:
+            raise HeliostatError("--start says how long replicas take to start; it needs --autoscale")
+        return None
+    if args.find_min_gpus:
+        raise HeliostatError("--find-min-gpus tries fixed clusters; leave out --autoscale")
+    if not scales(spec):
+        raise HeliostatError("--autoscale: no pool can scale; give one `replicas: {min: 1, max: 4}`")
+    return Scaling(start_s=args.start)
 
 
 def _keys(args: argparse.Namespace) -> dict[str, JsonValue]:

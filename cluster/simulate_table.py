@@ -13,6 +13,7 @@ Read = Callable[[Summary], float | None]
 
 _ROWS: tuple[tuple[str, str, Read], ...] = (
     ("GPUs", "{:.0f}", lambda s: s.gpus),
+    ("GPU-hours", "{:.2f}", lambda s: s.gpu_hours),
     ("requests", "{:.0f}", lambda s: s.requests),
     ("refused (%)", "{:.1f}", lambda s: s.refused_share * 100),
     ("unfinished sessions", "{:.0f}", lambda s: s.unfinished),
@@ -86,7 +87,7 @@ def _ratio(rounds: tuple[Summary, ...], first: tuple[Summary, ...], read: Read) 
 
 def _pools(cells: list[Cell]) -> Table:
     """Of the first round."""
-    names = ("replicas", "busy", "batch", "waiting", "KV, peak", "preempted")
+    names = ("replicas", "mean", "busy", "batch", "waiting", "KV, peak", "preempted")
     table = _table("Pools", "topology", "pool", *names, text_columns=2)
     for cell in cells:
         for pool in cell.rounds[0].pools:
@@ -94,6 +95,7 @@ def _pools(cells: list[Cell]) -> Table:
                 cell.topology,
                 f"{pool.role}.{pool.name}",
                 f"{pool.replicas}",
+                f"{pool.replicas_mean:.1f}",
                 f"{pool.utilization:.0%}",
                 f"{pool.mean_batch:.1f}" if pool.mean_batch else "-",
                 f"{pool.waiting_mean:.1f}",

@@ -1,5 +1,7 @@
 """`heliostat status`: what a running cluster says about itself, asked over HTTP."""
 
+from collections import Counter
+
 import httpx
 from pydantic import ValidationError
 from rich import box
@@ -34,7 +36,7 @@ def fetch_status(url: str) -> ClusterStatus:
 
 
 def render_status(status: ClusterStatus, console: Console) -> None:
-    """One row per replica; below, why a pool has none."""
+    """One row per replica; below, why a pool has none, and which pools are of two minds."""
     table = Table(
         title=f"Heliostat {status.version}: {'ready' if status.ready else 'not ready'}",
         caption="copies: handoffs so far, MiB of them all, ms of one",
@@ -52,6 +54,17 @@ def render_status(status: ClusterStatus, console: Console) -> None:
     for pool in status.pools:
         if pool.problem:
             console.print(f"{pool.problem}; its log is on the host of the replica (docs/cluster.md)")
+        if rolling := _rolling(pool):
+            console.print(rolling)
+
+
+def _rolling(pool: PoolStatus) -> str:
+    """Which weights a pool runs while there are several; empty otherwise."""
+    weights = Counter(replica.weights[:8] for replica in pool.replicas)
+    if len(weights) < 2:
+        return ""
+    parts = ", ".join(f"{digest} on {count}" for digest, count in weights.items())
+    return f"pool {pool.role}.{pool.name} is being replaced: weights {parts}"
 
 
 def _rows(pool: PoolStatus) -> list[tuple[str, ...]]:

@@ -15,8 +15,10 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.environment import replica_environment, router_environment
 from deployments.ingress import Router
+from deployments.logs import logging_config
 from deployments.replica import DecodeReplica, PrefillReplica
 from deployments.request_router import PolicyRequestRouter
+from deployments.scaling import autoscaling_config
 from heliostat.spec import PoolSpec, Spec
 from heliostat.wire import Role
 
@@ -46,13 +48,19 @@ SOON_S = 20.0
 
 
 class Scale(BaseModel):
-    """What Serve may change of a deployment without a new replica; names and meaning are Serve's."""
+    """What Serve may change of a deployment without a new replica; names and meaning are Serve's. It takes
+    either a number or a config."""
 
     model_config = ConfigDict(frozen=True)
 
-    num_replicas: int
+    num_replicas: int | None = None
+    autoscaling_config: AutoscalingConfig | None = None
     graceful_shutdown_timeout_s: float
     max_surge_percent: int
+
+    def given(self) -> dict[str, object]:
+        """What is set, as `Deployment.options` takes it."""
+        return {key: value for key, value in self if value is not None}
 
 
 def deployment_name(role: Role, name: str) -> str:
@@ -72,10 +80,12 @@ def application_names(spec: Spec) -> dict[str, str]:
 
 
 def pool_scale(spec: Spec, role: Role, name: str) -> Scale:
-    """How many replicas a pool has, and how long one that leaves may finish what it has."""
+    """How many replicas a pool has, or what decides it, and how long one that leaves may go on."""
     pool = spec.pools()[role, name]
+    autoscaling = autoscaling_config(spec, role, name)
     return Scale(
-        num_replicas=pool.replicas.min,
+        num_replicas=None if autoscaling else pool.replicas.min,
+        autoscaling_config=autoscaling,
         graceful_shutdown_timeout_s=pool.drain_s,
         max_surge_percent=pool.surge_percent,
     )
@@ -117,6 +127,7 @@ def _pool(spec: PoolSpec, scale: Scale | None = None) -> Application:
         PrefillReplica if spec.role is Role.PREFILL else DecodeReplica,
         name=deployment_name(spec.role, spec.name),
         max_ongoing_requests=UNBOUNDED,
+        logging_config=logging_config(spec.observability.logs),
         # A checkpoint that does not load will not load the next time either.
         max_constructor_retry_count=1,
         ray_actor_options={
@@ -139,6 +150,7 @@ def _routers(spec: Spec, scale: Scale | None = None) -> Application:
         Router,
         name=ROUTER,
         max_ongoing_requests=UNBOUNDED,
+        logging_config=logging_config(spec.observability.logs),
         ray_actor_options={
             "num_cpus": ROUTER_CPUS,
             "resources": spec.router.resources,
@@ -149,7 +161,7 @@ def _routers(spec: Spec, scale: Scale | None = None) -> Application:
 
 
 def _scaled(deployment: serve.Deployment, scale: Scale | None) -> serve.Deployment:
-    return deployment.options(**scale.model_dump()) if scale else deployment
+    return deployment.options(**dict(scale.given())) if scale else deployment
 
 
 def pool_handles(spec: Spec) -> Mapping[tuple[Role, str], DeploymentHandle]:

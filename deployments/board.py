@@ -13,6 +13,7 @@ from heliostat.wire import Role
 from router.choice import Chooser
 from router.histogram import Histogram
 from router.policy import DEFAULTS, POLICIES
+from router.route_notes import RouteNotes
 from router.telemetry import TelemetryBoard
 
 BOARD: Final = TelemetryBoard()
@@ -21,6 +22,9 @@ of its index later: `BOARD.index.resize`."""
 
 ROUTING: Final = Histogram()
 """What each choice of a replica took in this process, ms."""
+
+ROUTES: Final = RouteNotes()
+"""How legs that are traced found their replicas."""
 
 SPEC: Spec | None = None
 """What the router of this process serves; its pools' policies are read here, so that a pool's replicas are
@@ -37,4 +41,5 @@ def chooser(role: Role, pool: str) -> Chooser:
         random.random,
         tpot_target_ms=(section.tpot_ms if section else None) or 0.0,
         routers=SPEC.router.replicas if SPEC else 1,
+        notes=ROUTES,
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from heliostat.spec import Model
 from router.catalog import ServedModel
-from router.pipeline import Route
+from router.route import Route
 
 if TYPE_CHECKING:  # whoever only builds the application must not wait for vLLM's import
     from router.frontend.openai import ModelServing

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +15,7 @@ import heliostat
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
-from heliostat.wire import Load, Role
+from heliostat.wire import Door, Load, ReplicaVersion, Role
 from router.catalog import ServedModel
 from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
@@ -26,13 +26,16 @@ BEAT_S = 1.0
 SEARCH_S = 0.25
 """Between two beats while a pool has no replica."""
 
+IDENTIFY_S = 5.0
+"""Replicas that have said who they are say it again: another router may have told them of new partners."""
+
 ANSWER_S = 5.0
 """How long a beat waits. A slow answer is no news: whether a replica lives is for Serve's health check."""
 
 logger = logging.getLogger(__name__)
 
 PoolKey = tuple[Role, str]
-Answer = TypeVar("Answer", Load, ReplicaStatus)
+Answer = TypeVar("Answer", Load, ReplicaStatus, ReplicaVersion)
 
 
 class ServeClusterView:
@@ -45,17 +48,26 @@ class ServeClusterView:
         handles: Mapping[PoolKey, DeploymentHandle],
         board: TelemetryBoard,
         inbox_address: str,
+        door: Callable[[Role, str], Door] = lambda role, pool: Door(),
     ) -> None:
-        """`models` are those that are served; its owner changes it as they come and go."""
+        """`models` are those that are served; its owner changes it as they come and go. `door` says what
+        waits here for a pool."""
+        self._spec = spec
         self._models = models
         self._handles = handles
         self._board = board
         self._inbox_address = inbox_address
+        self._door = door
+        self._cold_start_s = {
+            key: pool.autoscale.cold_start_s for key, pool in spec.pools().items() if pool.replicas.min == 0
+        }
         self._problems: dict[PoolKey, str | None] = {
-            key: f"{_label(key)} has not answered yet" for key in spec.pools()
+            key: None if key in self._cold_start_s else f"{_label(key)} has not answered yet"
+            for key in spec.pools()
         }
         self._replicas: dict[PoolKey, set[str]] = {}
         self._names: dict[PoolKey, tuple[str, ...]] = {}
+        self._identified_s: dict[PoolKey, float] = {}
         self._beats: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
 
@@ -72,6 +84,11 @@ class ServeClusterView:
             async with asyncio.timeout(within_s):
                 await self._heard.wait()
 
+    def stop(self) -> None:
+        """No more beats; what is known stays."""
+        for beat in self._beats:
+            beat.cancel()
+
     def _on_end(self, beat: asyncio.Task[None]) -> None:
         """A beat ends with the router, or by a mistake of ours that must not stay silent."""
         if not beat.cancelled() and (error := beat.exception()):
@@ -87,7 +104,15 @@ class ServeClusterView:
 
     def answers(self, key: PoolKey) -> bool:
         """Whether that pool has a replica, for all we know."""
-        return self._problems[key] is None
+        return bool(self._replicas.get(key))
+
+    def cold_start_s(self, key: PoolKey) -> float:
+        """How long a call waits for the pool's first replica; 0 for pools that always have one."""
+        return self._cold_start_s.get(key, 0.0)
+
+    def runs(self, key: PoolKey, versions: frozenset[str]) -> bool:
+        """Whether that pool has a replica of one of these versions, for all we know."""
+        return not versions.isdisjoint(self._board.roster.groups(self.names(key)))
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
@@ -124,14 +149,34 @@ class ServeClusterView:
     async def _beat(self, key: PoolKey) -> None:
         while True:
             try:
-                loads = await self._ask(key, Load, "load", self._inbox_address)
+                loads = await self._ask(key, Load, "load", self._inbox_address, self._door(*key))
             except TimeoutError:
                 continue
             for load in loads:
                 self._board.observe(load)
+            await self._identify(key, {load.replica for load in loads})
             self._set_replicas(key, {load.replica for load in loads})
             self._board.keep(name for names in self._replicas.values() for name in names)
             await asyncio.sleep(BEAT_S if loads else SEARCH_S)
+
+    async def _identify(self, key: PoolKey, replicas: set[str]) -> None:
+        """Before any of them counts as there: which version it is. They hear what our spec has on the other
+        side, and so does every other router from them."""
+        now = asyncio.get_running_loop().time()
+        recent = now - self._identified_s.get(key, -IDENTIFY_S) < IDENTIFY_S
+        if not replicas or (recent and self._board.roster.knows(replicas)):
+            return
+        others = self._spec.decode if key[0] is Role.PREFILL else self._spec.prefill
+        partners = tuple(sorted({pool.weights for pool in others.values()}))
+        try:
+            answers = await self._ask(
+                key, ReplicaVersion, "identify", self._spec.pools()[key].weights, partners
+            )
+        except TimeoutError:
+            return
+        self._identified_s[key] = now
+        for answer in answers:
+            self._board.roster.observe(answer.replica, answer.version)
 
     def lost(self, replica: str) -> None:
         """A replica's connection broke: the pool does without it until a beat finds it again."""
@@ -144,11 +189,12 @@ class ServeClusterView:
             # The board remembers rows by this very tuple.
             self._names[key] = tuple(sorted(replicas))
         self._replicas[key] = replicas
-        self._problems[key] = None if replicas else f"{_label(key)} has no replica that answers"
+        there = replicas or key in self._cold_start_s  # at 0, it starts with the next request
+        self._problems[key] = None if there else f"{_label(key)} has no replica that answers"
         if self.problem() is None:
             self._heard.set()
 
-    async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: str) -> list[Answer]:
+    async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: object) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.
 
         Raises TimeoutError when they are not complete in time.
@@ -182,8 +228,15 @@ class ViewedPool:
     def names(self) -> tuple[str, ...]:
         return self.cluster.names(self.key)
 
+    @property
+    def cold_start_s(self) -> float:
+        return self.cluster.cold_start_s(self.key)
+
     def answers(self) -> bool:
         return self.cluster.answers(self.key)
+
+    def runs(self, versions: frozenset[str]) -> bool:
+        return self.cluster.runs(self.key, versions)
 
 
 def _label(key: PoolKey) -> str:

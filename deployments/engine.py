@@ -10,7 +10,16 @@ from typing import Protocol
 
 from heliostat.spec import Family, Pool, Transfer
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from heliostat.wire import (
+    Adapter,
+    DecodeRequest,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    Role,
+    TokenFrame,
+    Version,
+)
 
 KvListener = Callable[[str, Sequence[int], Sequence[int]], None]
 """Replica, prompt blocks that its engine keeps now, and those that it has dropped (`PrefixIndex.hashes`).
@@ -19,9 +28,14 @@ Called on the replica's event loop, by engines that cache prefixes.
 """
 
 
+NOBODY = Version()
+"""An engine without a replica around it need not say who it is."""
+
+
 @dataclass(frozen=True)
 class EngineConfig:
-    """Everything a replica's engine needs; `domain` is the KV domain of its weights.
+    """Everything a replica's engine needs; `domain` is the KV domain of its weights, `version` what it is to
+    others.
 
     `owner` is the id under which it keeps KV, drawn anew at every start: what a restarted replica's
     predecessor kept is nobody's.
@@ -36,6 +50,9 @@ class EngineConfig:
     domain: str
     replica: str
     owner: str
+    version: Version = NOBODY
+    traces_url: str = ""
+    """Where the engine's own spans go; empty: nowhere."""
 
     @property
     def caches_prefixes(self) -> bool:

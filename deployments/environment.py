@@ -10,6 +10,11 @@ from deployments.vllm_plugin import CPU_LORA, NAP
 from heliostat.spec import Pool
 
 PASSED_THROUGH = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "VLLM_LOGGING_LEVEL")
+PASSED_PREFIX = "OTEL_"
+"""OpenTelemetry's own settings: where spans go, with which headers, how many at a time."""
+
+OVER_HTTP = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+"""Collectors have another port for gRPC, which is vLLM's default for its own spans."""
 
 
 def router_environment() -> dict[str, str]:
@@ -19,7 +24,7 @@ def router_environment() -> dict[str, str]:
 
 def replica_environment(pool: Pool) -> dict[str, str]:
     """One replica of `pool`."""
-    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1", **OVER_HTTP}
     if pool.gpus == 0:
         threads = str(max(1, int(pool.cpus)))
         environment |= {
@@ -39,4 +44,8 @@ def replica_environment(pool: Pool) -> dict[str, str]:
 
 
 def _passed_through() -> dict[str, str]:
-    return {name: os.environ[name] for name in PASSED_THROUGH if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_THROUGH or name.startswith(PASSED_PREFIX)
+    }

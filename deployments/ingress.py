@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import time
 from collections.abc import Mapping
 
@@ -17,19 +18,26 @@ from deployments.catalog_files import spec_models
 from deployments.catalog_handles import PoolReplicas, RouterPeers
 from deployments.catalog_live import LiveModels, root
 from deployments.cluster_view import PoolKey, ServeClusterView
+from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
-from heliostat.wire import Load, Role
+from heliostat.wire import Door, Load, Role
 from router.accounts import Accounts
 from router.admission import Admission
-from router.catalog import Catalog, ServedModel, Snapshot
+from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
 from router.loop_watch import LoopWatch
-from router.pipeline import Pipeline, Route
+from router.match import VersionWait
+from router.pairing import Side, VersionPairing
+from router.pipeline import Pipeline
+from router.request_log import RequestLog
+from router.requests import RequestDesk
+from router.route import Route
+from router.tracing.setup import start_traces
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +66,7 @@ class Router:
         from router.frontend.openai import ModelServing, OpenAILayer
 
         self._spec = spec
+        pass_on_logs(spec.observability.logs)
         served = spec_models(spec)
         board.SPEC = spec  # before the first call through a handle
         board.BOARD.index.resize(spec.router.prefix_blocks)
@@ -69,7 +78,8 @@ class Router:
             first_token_s=spec.router.first_token_s,
             idle_s=spec.router.idle_s,
         )
-        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address)
+        self._cluster = ServeClusterView(spec, served, handles, board.BOARD, self._inbox.address, self._door)
+        self._served = served
         self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
         self._accounts = Accounts(spec)
@@ -79,7 +89,11 @@ class Router:
         )
         routes = {name: self._route(model) for name, model in served.items()}
         pipeline = Pipeline(
-            routes, self._admission, self._accounts, early=spec.transfer.decode_choice == "early"
+            routes,
+            self._admission,
+            self._accounts,
+            early=spec.transfer.decode_choice == "early",
+            wait=VersionWait(spec.router.first_token_s),
         )
         self._listening = asyncio.create_task(self._inbox.start())
         self._cluster.start()
@@ -118,7 +132,36 @@ class Router:
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk)
+        requests = self._observe(f"{context.deployment}#{context.replica_tag}")
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests)
+
+    def _observe(self, replica: str) -> RequestDesk | None:
+        """Who hears of requests that are over; None where they are neither traced nor logged."""
+        logs = self._spec.observability.logs
+        traces = self._spec.observability.traces
+        self._sink = start_traces(traces, os.environ, "heliostat-router", replica)
+        if self._sink is None and not logs.requests:
+            return None
+        log = RequestLog(logs.format) if logs.requests else None
+        return RequestDesk(self._sink, log, board.ROUTES.take)
+
+    def __del__(self) -> None:
+        # Serve calls this at the end of a graceful shutdown.
+        if sink := getattr(self, "_sink", None):
+            sink.close()
+
+    def _door(self, role: Role, pool: str) -> Door:
+        """What waits here for a slot, of the models of that pool."""
+        counts = [
+            self._admission.counts(name)
+            for name, served in self._served.items()
+            if served.model.pool(role) == pool
+        ]
+        return Door(
+            sum(each.queued for each in counts),
+            sum(each.queued_tokens for each in counts),
+            sum(each.admitted for each in counts),
+        )
 
     def _make_pools(self, handles: Mapping[PoolKey, DeploymentHandle]) -> None:
         """Models that share a pool share what stands for it here."""
@@ -137,6 +180,13 @@ class Router:
     def _route(self, served: ServedModel) -> Route:
         model, prefill, decode = served.model, served.prefill_adapter, served.decode_adapter
         pool = self._spec.decode[model.decode]
+        pairing = VersionPairing(
+            board.BOARD.roster,
+            self._side(Role.PREFILL, model.prefill, prefill),
+            self._side(Role.DECODE, model.decode, decode),
+            random.random,
+            untrained_pair=model.untrained_pair,
+        )
         return Route(
             self._prefill[model.prefill],
             self._decode[model.decode],
@@ -144,7 +194,13 @@ class Router:
             prefill_adapter=prefill.adapter if prefill else None,
             decode_adapter=decode.adapter if decode else None,
             local_prefill_tokens=pool.local_prefill_tokens if pool.icarus else None,
+            pairing=pairing,
+            untrained_pair=model.untrained_pair,
         )
+
+    def _side(self, role: Role, name: str, adapter: ServedAdapter | None) -> Side:
+        view, pool = self._cluster.pool(role, name), self._spec.pools()[role, name]
+        return Side(lambda: view.names, pool.weights, adapter.adapter if adapter else None)
 
     async def adopt(self, snapshot: Snapshot) -> None:
         """Another router tells what it knows of models that came and went."""

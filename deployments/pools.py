@@ -1,7 +1,7 @@
 """The pipeline's pools over Ray Serve handles: calls, cancellation, and Ray's errors as ours."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from heliostat.errors import (
     HandoffFailedError,
     HeliostatError,
+    LegFailedError,
     PoolUnavailableError,
     PrefillFailedError,
     RequestError,
@@ -34,8 +35,15 @@ class PoolView(Protocol):
     def names(self) -> tuple[str, ...]:
         """Its replicas, the same tuple as long as they are the same."""
 
+    @property
+    def cold_start_s(self) -> float:
+        """How long a call waits for its first replica; 0 for a pool that always has one."""
+
     def answers(self) -> bool:
         """Whether any of its replicas answered the last time they were asked."""
+
+    def runs(self, versions: frozenset[str]) -> bool:
+        """Whether any of those is of one of these versions."""
 
 
 LOOK_S = 0.25
@@ -52,15 +60,29 @@ def _call(handle: DeploymentHandle, request: PrefillRequest | DecodeRequest) -> 
     return Context().run(handle.remote, request)
 
 
+def _nothing() -> None:
+    pass
+
+
 @asynccontextmanager
-async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> AsyncGenerator[None, None]:
-    """Raises PoolUnavailableError when the leg waits for a replica and the pool has none.
+async def _must_be_sent(
+    board: TelemetryBoard,
+    leg_id: str,
+    pool: PoolView,
+    versions: frozenset[str] | None = None,
+    on_cold: Callable[[], None] = _nothing,
+) -> AsyncGenerator[None, None]:
+    """Raises PoolUnavailableError when the leg waits for a replica and the pool has none, and LegFailedError
+    when it has none of the leg's versions any more.
 
     Serve would go on waiting until one has been started again, and the client with it. However long a
     replica takes to answer, once it has taken the leg, or while there is one to take it, no limit holds.
+    Of a pool that may be at 0, the first replica is waited for (`cold_start_s`): the call itself makes Serve
+    start it. `on_cold` is called again and again meanwhile.
     """
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
+    waited_since = loop.time()
     try:
         async with asyncio.timeout(None) as limit:
 
@@ -68,7 +90,10 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
                 nonlocal timer
                 if board.was_sent(leg_id):
                     return
-                if pool.answers():
+                if pool.answers() and (versions is None or pool.runs(versions)):
+                    timer = loop.call_later(LOOK_S, look)
+                elif not pool.answers() and loop.time() - waited_since < pool.cold_start_s:
+                    on_cold()
                     timer = loop.call_later(LOOK_S, look)
                 else:
                     limit.reschedule(loop.time())
@@ -79,6 +104,11 @@ async def _must_be_sent(board: TelemetryBoard, leg_id: str, pool: PoolView) -> A
             finally:
                 timer.cancel()
     except TimeoutError as error:
+        if pool.answers():
+            raise LegFailedError(f"{pool.label} has no replica of the wanted version any more") from error
+        if limit_s := pool.cold_start_s:
+            message = f"{pool.label} had no replica, and none started in {limit_s:g} s; try again later"
+            raise PoolUnavailableError(message, limit_s) from error
         raise PoolUnavailableError(f"{pool.label} has no replica that answers; try again later") from error
     finally:
         board.left(leg_id)
@@ -113,7 +143,7 @@ class ServePrefillPool:
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         response = _call(self._handle.prefill, request)
         try:
-            async with self._leg(request.request_id):
+            async with self._leg(request.request_id, request.versions):
                 result: PrefillResult = await response
         except BaseException:
             response.cancel()
@@ -125,7 +155,7 @@ class ServePrefillPool:
         results = _call(self._early, request)
         finished = False
         try:
-            async with self._leg(request.request_id):
+            async with self._leg(request.request_id, request.versions):
                 result: PrefillResult | None = await anext(results, None)
             while result is not None:
                 self._board.observe(result.load)
@@ -138,7 +168,9 @@ class ServePrefillPool:
                 results.cancel()
 
     @asynccontextmanager
-    async def _leg(self, leg_id: str, taken: bool = False) -> AsyncGenerator[None, None]:
+    async def _leg(
+        self, leg_id: str, versions: frozenset[str] | None = None, *, taken: bool = False
+    ) -> AsyncGenerator[None, None]:
         """One wait for an answer. Raises PrefillFailedError when the replica is lost or says nothing.
 
         The board hears how it went: a replica that fails again and again is rested.
@@ -147,9 +179,14 @@ class ServePrefillPool:
         try:
             with _ray_errors(self._board, leg_id, self._pool, PrefillFailedError):
                 async with AsyncExitStack() as stack:
-                    await stack.enter_async_context(asyncio.timeout(self._first_token_s))
+                    limit = await stack.enter_async_context(asyncio.timeout(self._first_token_s))
+
+                    def begins_later() -> None:
+                        limit.reschedule(asyncio.get_running_loop().time() + self._first_token_s)
+
                     if not taken:
-                        await stack.enter_async_context(_must_be_sent(self._board, leg_id, self._pool))
+                        sent = _must_be_sent(self._board, leg_id, self._pool, versions, begins_later)
+                        await stack.enter_async_context(sent)
                     try:
                         yield
                     finally:
@@ -194,7 +231,9 @@ class ServeDecodePool:
         call = self._spawn(self._run(request, stream))
         finished = False
         try:
-            async with _must_be_sent(self._board, request.request_id, self._pool):
+            async with _must_be_sent(
+                self._board, request.request_id, self._pool, request.versions, stream.begins_later
+            ):
                 frame = await stream.next()
             if frame is not None:
                 self._board.succeeded(stream.replica)

@@ -3,19 +3,38 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 
 from ray import serve
 
 from deployments.engine_factory import create_engine, engine_config
+from deployments.identity import Identity
+from deployments.logs import pass_on_logs
+from deployments.replica_spans import ReplicaSpans
+from deployments.scaling_stats import Doors, Stats, to_stats
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.spec import PoolSpec
 from heliostat.status import ReplicaStatus
-from heliostat.wire import Adapter, DecodeRequest, DecodeResult, Load, PrefillRequest, PrefillResult
+from heliostat.wire import (
+    Adapter,
+    DecodeRequest,
+    DecodeResult,
+    Door,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    ReplicaVersion,
+    Role,
+)
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
 from router.channel.outbox import Outbox
+from router.scaling import Served
+from router.tracing.setup import start_traces
+
+NO_DOOR = Door()
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -27,6 +46,7 @@ class _Replica:
     async def __init__(self, spec: PoolSpec) -> None:  # type: ignore[misc]  # Serve awaits it
         context = serve.get_replica_context()
         pool_name = f"{spec.role}.{spec.name}"
+        pass_on_logs(spec.observability.logs)
         try:
             config = engine_config(spec, f"{context.deployment}#{context.replica_tag}")
             self._engine = create_engine(config, self._kv_changed)
@@ -34,7 +54,13 @@ class _Replica:
             raise
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
+        self._identity = Identity(config.replica, config.version)
         self._outbox = Outbox(config.replica, self._engine.load)
+        self._doors = Doors()
+        self._served = Served()
+        traces, service = spec.observability.traces, f"heliostat-{context.deployment}"
+        self._sink = start_traces(traces, os.environ, service, config.replica)
+        self._spans = ReplicaSpans(self._sink, config.replica)
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
@@ -42,15 +68,26 @@ class _Replica:
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         self._outbox.kv_changed(added, removed)
 
-    async def load(self, inbox: str = "") -> Load:
-        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is."""
+    async def load(self, inbox: str = "", door: Door = NO_DOOR) -> Load:
+        """Queue, running requests and KV use; from now on also to the router whose `inbox` that is, and
+        which says what waits at its door for this pool."""
         if inbox:
+            self._doors.heard(inbox, door, time.monotonic())
             await self._outbox.link(inbox)
         return self._engine.load()
 
+    async def identify(self, source: str, partners: tuple[str, ...]) -> ReplicaVersion:
+        """Who this replica is. A router asks, and tells what its spec deploys together (`Identity.told`)."""
+        return self._identity.told(source, partners)
+
+    def record_autoscaling_stats(self) -> Stats:
+        """Serve asks once a second where pools scale, and gives it to `deployments.scaling`."""
+        return to_stats(self._engine.load(), self._served, self._doors.all(time.monotonic()))
+
     async def status(self) -> ReplicaStatus:
-        """The same for people, with what the handoffs cost."""
-        return await self._engine.status(os.getpid())
+        """Load and version for people, with what the handoffs cost."""
+        status = await self._engine.status(os.getpid())
+        return status.model_copy(update={"weights": self._identity.weights})
 
     async def load_adapter(self, adapter: Adapter) -> None:
         """Have an adapter in memory before its first request. Raises HeliostatError."""
@@ -68,6 +105,8 @@ class _Replica:
         # Serve calls this at the end of a graceful shutdown; the engine's processes end here.
         if engine := getattr(self, "_engine", None):
             engine.stop()
+        if sink := getattr(self, "_sink", None):
+            sink.close()
 
 
 class PrefillReplica(_Replica):
@@ -79,13 +118,29 @@ class PrefillReplica(_Replica):
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
-        return await self._engine.prefill(request)
+        self._identity.check_prefill(request)
+        with self._spans.leg(Role.PREFILL, request) as span:
+            result = await self._engine.prefill(self._spans.below(span, request))
+            if span is not None:
+                span.prefilled(result)
+        self._note(request, result)
+        return self._identity.sign(result, request)
+
+    def _note(self, request: PrefillRequest, result: PrefillResult) -> None:
+        self._served = self._served.with_prompt(len(request.token_ids), result.cached_tokens)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
-        async with contextlib.aclosing(self._engine.prefill_early(request)) as results:
-            async for result in results:
-                yield result
+        self._identity.check_prefill(request)
+        with self._spans.leg(Role.PREFILL, request) as span:
+            results = self._engine.prefill_early(self._spans.below(span, request))
+            async with contextlib.aclosing(results):
+                async for result in results:
+                    if span is not None:
+                        span.prefilled(result)
+                    if not result.ticket.streamed:  # the last one
+                        self._note(request, result)
+                    yield self._identity.sign(result, request)
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
@@ -108,22 +163,30 @@ class DecodeReplica(_Replica):
     async def decode(self, request: DecodeRequest) -> DecodeResult:
         """One frame per engine step to the router's inbox, until the request is done.
 
-        Raises HandoffFailedError, also when the router is gone. Cancelling it frees the KV.
+        Raises HandoffFailedError, also when the router is gone, or the KV is not for this module. Cancelling
+        it frees the KV.
         """
+        self._identity.check_decode(request)
         address, _, number = request.reply_to.partition("#")
         stream, sent = int(number), 0
         link = await self._outbox.link(address)
-        frames = self._engine.decode(request)
         try:
-            async with contextlib.aclosing(frames):
-                if request.request_id not in self._aborted:
-                    async for frame in frames:
-                        if request.request_id in self._aborted:
-                            break
-                        sent += num_tokens(frame)
-                        link.send(stream, frame)
+            with self._spans.leg(Role.DECODE, request) as span:
+                frames = self._engine.decode(self._spans.below(span, request))
+                async with contextlib.aclosing(frames):
+                    if request.request_id not in self._aborted:
+                        async for frame in frames:
+                            if request.request_id in self._aborted:
+                                break
+                            if not sent:
+                                self._spans.first(span, frame)
+                            sent += num_tokens(frame)
+                            link.send(stream, frame)
+                if span is not None:
+                    span.attributes["gen_ai.usage.output_tokens"] = sent
         finally:
             link.forget(stream)
+            self._served += Served(requests=1)
         return DecodeResult(self._engine.load(), sent)
 
     async def abort(self, request_id: str) -> None:

@@ -4,12 +4,13 @@ Each pool is an application whose `args` are what its replicas are made from. Wh
 replica stands under `deployments`, where Serve applies it to the replicas that run.
 """
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from deployments.app import (
     APP_NAME,
     ROUTE_PREFIX,
     ROUTER,
+    Scale,
     application_name,
     deployment_name,
     pool_scale,
@@ -21,6 +22,10 @@ BUILD_POOL = "deployments.app:build_pool"
 BUILD_ROUTER = "deployments.app:build_router"
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -29,7 +34,8 @@ class DeploymentSection(_Section):
     """Overrides of one deployment."""
 
     name: str
-    num_replicas: int
+    num_replicas: int | None = Field(default=None, exclude_if=_is_none)
+    autoscaling_config: dict[str, JsonValue] | None = Field(default=None, exclude_if=_is_none)
     graceful_shutdown_timeout_s: float
     max_surge_percent: int
 
@@ -59,9 +65,7 @@ def serve_config(spec: Spec) -> ServeConfig:
             import_path=BUILD_POOL,
             args=spec.pool_spec(role, name).model_dump(mode="json", exclude_defaults=True),
             deployments=(
-                DeploymentSection(
-                    name=deployment_name(role, name), **pool_scale(spec, role, name).model_dump()
-                ),
+                DeploymentSection(name=deployment_name(role, name), **_section(pool_scale(spec, role, name))),
             ),
         )
         for role, name in spec.pools()
@@ -71,6 +75,18 @@ def serve_config(spec: Spec) -> ServeConfig:
         route_prefix=ROUTE_PREFIX,
         import_path=BUILD_ROUTER,
         args=spec.router_spec().model_dump(mode="json", exclude_defaults=True),
-        deployments=(DeploymentSection(name=ROUTER, **router_scale(spec).model_dump()),),
+        deployments=(DeploymentSection(name=ROUTER, **_section(router_scale(spec))),),
     )
     return ServeConfig(applications=(*pools, routers))
+
+
+def _section(scale: Scale) -> dict[str, JsonValue]:
+    """As JSON, without what is not set: Serve takes either a number of replicas or an autoscaling config."""
+    section: dict[str, JsonValue] = scale.model_dump(
+        mode="json", exclude_none=True, exclude={"autoscaling_config"}
+    )
+    if scale.autoscaling_config is not None:
+        section["autoscaling_config"] = scale.autoscaling_config.model_dump(
+            mode="json", exclude_unset=True, include={*scale.autoscaling_config.model_fields_set}
+        )
+    return section

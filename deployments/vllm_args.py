@@ -34,6 +34,7 @@ def engine_args(config: EngineConfig, reader: KvEventReader | None = None) -> As
         **({"block_size": config.family.block_size} if config.family.block_size else {}),
         **({"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)} if kv_cache_gib else {}),
         **({"kv_events_config": _kv_events_config(reader)} if reader else {}),
+        **({"otlp_traces_endpoint": config.traces_url} if config.traces_url else {}),
         **lora_args(config.pool),
         **config.pool.engine_args,
         # Blocks of a prefill engine are keyed by who wrote them (its weights, or an adapter), so its prefix

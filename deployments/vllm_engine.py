@@ -80,6 +80,7 @@ class VllmEngine:
         self._leftovers: OwnerFolder | None = None
         self._kv_events: KvEventReader | None = None
         self._adapters = EngineAdapters(config, on_kv)
+        self._traced = False
 
     async def start(self) -> None:
         if self._on_kv is not None and self._config.caches_prefixes:
@@ -96,6 +97,7 @@ class VllmEngine:
                 raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
         self._leftovers = OwnerFolder(self._config.transfer, uuid.uuid4().hex)
         self._leftovers.note_segments([os.getpid(), *_descendants()])
+        self._traced = await self.llm.is_tracing_enabled()
         await self._adapters.open(self.llm, str(self._log.path))
         if self._config.role is Role.PREFILL and self._connector is None:
             await self._desk.open()
@@ -226,7 +228,11 @@ class VllmEngine:
         async with self._adapters.use(request.adapter, PrefillFailedError) as lora:
             with self._engine_errors(PrefillFailedError):
                 async for output in self.llm.generate(
-                    prompt, sampling, request.request_id, lora_request=lora
+                    prompt,
+                    sampling,
+                    request.request_id,
+                    lora_request=lora,
+                    trace_headers=self._trace_headers(request),
                 ):
                     last = output
         return last
@@ -276,7 +282,11 @@ class VllmEngine:
         # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
         token_ids = [*request.token_ids, *request.generated]
         async for output in self.llm.generate(
-            tokens_input(token_ids), sampling, request.request_id, lora_request=lora
+            tokens_input(token_ids),
+            sampling,
+            request.request_id,
+            lora_request=lora,
+            trace_headers=self._trace_headers(request),
         ):
             if any(sequence.finish_reason == "error" for sequence in output.outputs):
                 raise self._failure(ticket)
@@ -290,6 +300,12 @@ class VllmEngine:
                     # needs its name.
                     self._desk.admitted(ticket)
             yield TokenFrame(tuple(map(delta, output.outputs)), output.finished, self.load(), load_ms)
+
+    def _trace_headers(self, request: PrefillRequest | DecodeRequest) -> Mapping[str, str] | None:
+        """What makes vLLM's own span of the request a part of its trace, where vLLM makes one."""
+        if not (self._traced and request.traceparent):
+            return None
+        return {"traceparent": request.traceparent, "tracestate": request.tracestate}
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
         digest = digest_tokens(request.token_ids[:-1], ticket.domain)

@@ -14,7 +14,8 @@
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
     │   └── LegFailedError          500: a leg failed on its replica
     │       ├── PrefillFailedError      the prefill leg failed
-    │       └── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
+    │       ├── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
+    │       └── VersionsGoneError       nobody is left who may go on with an answer that has begun
     └── TransportError          a transport could not put or get KV
         ├── TicketExpiredError      the KV behind a ticket is gone
         ├── KVRefusedError          the KV is of another module, prompt, layout or host
@@ -137,10 +138,17 @@ class OverloadedError(RequestError):
 
 
 class PoolUnavailableError(RequestError):
-    """A pool has no replica that answers; a later attempt may succeed."""
+    """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if known."""
 
     status = 503
     kind = "ServiceUnavailableError"
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        HeliostatError.__init__(self, message, retry_after_s)
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class LegFailedError(RequestError):
@@ -163,6 +171,10 @@ class PrefillFailedError(LegFailedError):
 
 class HandoffFailedError(LegFailedError):
     """The prompt's KV did not arrive, or its tokens broke off; the decode module never prefills (rule 5)."""
+
+
+class VersionsGoneError(LegFailedError):
+    """An answer has begun, and the versions that began it are gone: other modules must not go on with it."""
 
 
 class TransportError(HeliostatError):

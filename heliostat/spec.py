@@ -123,6 +123,26 @@ class Lora(_Frozen):
     )
 
 
+class Autoscale(_Frozen):
+    """How a pool with `replicas: {min, max}` grows and shrinks (docs/autoscaling.md)."""
+
+    up_delay_s: float = Field(
+        default=5.0, ge=0, description="Replicas are added once they have been needed for so long."
+    )
+    down_delay_s: float = Field(
+        default=300.0, ge=0, description="And taken away once fewer would have been enough for so long."
+    )
+    start_s: float = Field(
+        default=60.0, ge=0, description="What a replica takes to start; waiting work is not done sooner."
+    )
+    idle_s: float = Field(
+        default=300.0, gt=0, description="With `min: 0`: a pool that nobody calls for so long goes to 0."
+    )
+    cold_start_s: float = Field(
+        default=120.0, gt=0, description="A request waits so long for the first replica of a pool at 0."
+    )
+
+
 class Pool(_Frozen):
     """A pool: replicas that host the same module, or the same base plus adapters, in one role."""
 
@@ -165,8 +185,14 @@ class Pool(_Frozen):
     policy: str | None = Field(
         default=None, description="How replicas are chosen (docs/router.md); null: the role's default."
     )
+    ttft_ms: float | None = Field(
+        default=None, gt=0, description="Prefill: the target for time to the first token; null: 2000."
+    )
     tpot_ms: float | None = Field(
         default=None, gt=0, description="Decode: the target for time per output token."
+    )
+    autoscale: Autoscale = Field(
+        default=Autoscale(), description="How the pool scales, where `replicas` has a `min` below its `max`."
     )
     drain_s: float = Field(
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
@@ -175,16 +201,27 @@ class Pool(_Frozen):
         default=0, ge=0, le=100, description="Extra replicas while it is made anew; 0: an old one goes first."
     )
 
-    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "tpot_ms", "drain_s", "surge_percent")
+    OUTSIDE_REPLICAS: ClassVar = (
+        *("replicas", "policy", "ttft_ms", "tpot_ms", "autoscale", "drain_s"),
+        "surge_percent",
+    )
     """Keys that Serve and the routers go by; a replica does not know them."""
 
-    ROUTERS: ClassVar = ("weights", "adapters", "lora", "icarus", "local_prefill_tokens", "policy", "tpot_ms")
-    """Keys that the routers go by; they do not know the others."""
+    OUTSIDE_ROUTERS: ClassVar = (
+        *("replicas", "autoscale", "drain_s", "surge_percent", "cpus", "resources", "kv_cache_gib"),
+        *("max_running", "engine_args", "engine", "sim"),
+    )
+    """Keys that Serve and the replicas go by; a router does not know them."""
 
     @property
     def takes_adapters(self) -> bool:
         """Whether its replicas make room for adapters, listed or added later."""
         return bool(self.adapters) or self.lora is not None or self.icarus
+
+    @property
+    def scales(self) -> bool:
+        """Whether its number of replicas may change."""
+        return self.replicas.min < self.replicas.max
 
 
 class Limits(_Frozen):
@@ -247,6 +284,45 @@ class Router(_Frozen):
     )
 
 
+class Traces(_Frozen):
+    """OpenTelemetry spans of every request; what is left out, the standard OTEL_* variables say."""
+
+    endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="An OTLP/HTTP collector, like http://collector:4318; null: OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    sample_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The part of the requests that is traced; a client's traceparent decides for its own.",
+    )
+    engine: bool = Field(default=False, description="vLLM's own span of each leg, too.")
+
+
+class Logs(_Frozen):
+    """What router and replicas write into Serve's log files; never prompts or answers."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "text"
+    requests: bool = Field(default=True, description="One line for every request that is over.")
+
+
+class Observability(_Frozen):
+    """What a running cluster says about itself, beside its metrics."""
+
+    traces: Traces | None = Field(
+        default=None, description="Spans; null: only where an OTEL_EXPORTER_OTLP_ENDPOINT is set."
+    )
+    logs: Logs = Logs()
+
+    def of_pools(self) -> "Observability":
+        """What replicas of pools need of it: which requests are traced and logged, routers decide."""
+        traces = self.traces.model_copy(update={"sample_ratio": None}) if self.traces else None
+        return Observability(traces=traces, logs=self.logs.model_copy(update={"requests": True}))
+
+
 class PoolSpec(_Frozen):
     """What one pool's replicas are made from: that part of a spec, and no more.
 
@@ -258,6 +334,7 @@ class PoolSpec(_Frozen):
     family: Family
     transfer: Transfer
     pool: Pool
+    observability: Observability = Observability()
 
 
 class Spec(_Frozen):
@@ -266,6 +343,12 @@ class Spec(_Frozen):
     family: Family
     transfer: Transfer = Transfer()
     router: Router = Router()
+    max_gpus: int | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs up to which pools grow, all together; null: their `max` says it.",
+    )
+    observability: Observability = Observability()
     prefill: dict[Name, Pool] = Field(min_length=1)
     decode: dict[Name, Pool] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
@@ -283,15 +366,29 @@ class Spec(_Frozen):
         """
         pool = self.pools()[role, name]
         listed = ("adapters",) if pool.lora and pool.lora.rank else ()
-        pool = _without(pool, (*Pool.OUTSIDE_REPLICAS, *listed))
-        return PoolSpec(role=role, name=name, family=self.family, transfer=self.transfer, pool=pool)
+        return PoolSpec(
+            role=role,
+            name=name,
+            family=self.family,
+            transfer=self.transfer,
+            pool=_without(pool, (*Pool.OUTSIDE_REPLICAS, *listed)),
+            observability=self.observability.of_pools(),
+        )
 
     def router_spec(self) -> "Spec":
         """The part that the routers are made from; what changes nothing in them is left at its default."""
-        outside = Pool.model_fields.keys() - Pool.ROUTERS
-        prefill = {name: _without(pool, outside) for name, pool in self.prefill.items()}
-        decode = {name: _without(pool, outside) for name, pool in self.decode.items()}
+        prefill = {name: _for_routers(pool) for name, pool in self.prefill.items()}
+        decode = {name: _for_routers(pool) for name, pool in self.decode.items()}
         return self.model_copy(update={"prefill": prefill, "decode": decode})
+
+
+def _for_routers(pool: Pool) -> Pool:
+    """Of its size they know whether it may be 0, and how long a first replica then takes."""
+    bare = _without(pool, Pool.OUTSIDE_ROUTERS)
+    if pool.replicas.min:
+        return bare
+    autoscale = Autoscale(cold_start_s=pool.autoscale.cold_start_s)
+    return bare.model_copy(update={"replicas": Replicas(min=0), "autoscale": autoscale})
 
 
 def _without(pool: Pool, keys: Iterable[str]) -> Pool:

@@ -42,7 +42,8 @@ class HandoffFigures(_Frozen):
 
 
 class ReplicaStatus(_Frozen):
-    """One replica: requests waiting and running, KV blocks in use (0 to 1), and its handoffs so far."""
+    """One replica: requests waiting and running, KV blocks in use (0 to 1), its handoffs so far, and the
+    digest of its weights, by which an upgrade tells old from new."""
 
     name: str
     waiting: int
@@ -51,6 +52,7 @@ class ReplicaStatus(_Frozen):
     kv_use: float
     handoffs: tuple[HandoffFigures, ...]
     pid: int
+    weights: str = ""
 
     @classmethod
     def of(cls, load: Load, handoffs: tuple[HandoffFigures, ...], pid: int) -> Self:

@@ -19,10 +19,48 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter as replicas know it: a digest of its weights and settings, and where it is."""
+    """A LoRA adapter as replicas know it: a digest of its weights and settings, and where it is.
+
+    The rest is what its card says of how it was made (`kvtransfer.card`), empty without a card.
+    """
 
     digest: str
     path: str
+    method: str = ""
+    partner: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a replica runs, as far as it decides whose KV it may read, and who may read its own.
+
+    While a pool rolls, its replicas are of two versions. `id` stands for all that follows, but for the last
+    two. `weights` is the digest of the weights, `source` their name in the spec, `domain` that of the KV that
+    they write, `contract` what must be equal on both sides (`kvtransfer.contract.engine_contract`). `method`
+    and `partner` are the card's. `adapter` is the digest of the one that a request runs with. `partners` are
+    weights on the other side, by their names, with which a spec has deployed these: routers tell, because a
+    replica is not made anew when only the other side changes.
+    """
+
+    id: str = ""
+    weights: str = ""
+    source: str = ""
+    domain: str = ""
+    contract: str = ""
+    method: str = ""
+    partner: str = ""
+    icarus: bool = False
+    adapter: str = ""
+    partners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaVersion:
+    """A replica's answer to the question who it is."""
+
+    replica: str
+    version: Version
 
 
 def adapted_domain(domain: str, adapter: Adapter | None) -> str:
@@ -71,6 +109,16 @@ class Load(msgspec.Struct, frozen=True):
     """The KV domain that a prefill replica writes."""
 
 
+class Door(msgspec.Struct, frozen=True):
+    """What waits in one router for a pool: requests in the queue for a slot of their decode pool, the tokens
+    of their prompts, and how many got a slot since the router's start. A prefill pool is told of the
+    requests that will come to it."""
+
+    queued: int = 0
+    queued_tokens: int = 0
+    let_in: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """The small message that stands for a handoff: who holds which KV, for how many tokens, until when.
@@ -79,7 +127,8 @@ class Ticket:
     the weights that wrote it, so that a ticket cannot be read for another prompt or module.
     `address` says where, in the transport's own terms. `num_bytes` counts the whole KV, also when it is
     still being computed (`streamed`). `expires_at_s` is Unix time on the owner's host. `raw` is what a
-    connector that is not ours answered, as JSON; nothing else in such a ticket means anything.
+    connector that is not ours answered, as JSON; of the rest of such a ticket only `writer` means anything.
+    `writer` is the version that wrote the KV, with the request's adapter.
     """
 
     ticket_id: str
@@ -94,6 +143,7 @@ class Ticket:
     expires_at_s: float
     streamed: bool = False
     raw: str | None = None
+    writer: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +161,11 @@ class PrefillRequest:
     session: str = ""
     """What the client calls the conversation; policies may keep one together."""
     adapter: Adapter | None = None
+    versions: frozenset[str] | None = None
+    """Ids of the versions that may write this KV (`Version.id`); None: whichever the pool runs."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """W3C trace context of the leg; empty when no spans are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +203,13 @@ class DecodeRequest:
     adapter: Adapter | None = None
     reply_to: str = ""
     """Address of the router's inbox, to which token frames go (`router.channel`)."""
+    versions: frozenset[str] | None = None
+    """Ids of the versions that may read the ticket's KV, or go on with the answer; None: all of the pool."""
+    untrained_pair: bool = False
+    """The spec pairs the two modules whatever their cards say."""
+    traceparent: str = ""
+    tracestate: str = ""
+    """As in `PrefillRequest`."""
 
 
 @dataclass(frozen=True, slots=True)

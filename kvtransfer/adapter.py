@@ -33,7 +33,9 @@ class AdapterModule:
     @property
     def reference(self) -> Adapter:
         """As it travels with requests."""
-        return Adapter(self.digest, str(self.path))
+        card = self.card
+        made = (card.method.value, card.partner, card.base) if card else ()
+        return Adapter(self.digest, str(self.path), *made)
 
 
 def read_adapter(path: Path) -> AdapterModule:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from heliostat.errors import ContractError, HeliostatError
 
+MAX_VALUE = 40
+"""Characters of one value in a ticket."""
+
 
 @dataclass(frozen=True, slots=True)
 class Contract:
@@ -93,6 +96,31 @@ def kv_domain(module: Module, dtype: str) -> str:
     contract = json.dumps([str(getattr(module.contract, field.name)) for field in fields(Contract)])
     digest = hashlib.blake2b(f"{module.weights}|{contract}|{dtype}".encode(), digest_size=8)
     return digest.hexdigest()
+
+
+def engine_contract(module: Module, settings: Mapping[str, str]) -> str:
+    """What two replicas must have in common, a line `name=value` each: the module's contract, and settings of
+    their engines. It travels with every ticket, so it is one string, and long values are digests."""
+    fixed = {field.name: str(getattr(module.contract, field.name)) for field in fields(Contract)}
+    return "\n".join(f"{name}={_brief(value)}" for name, value in (fixed | dict(settings)).items())
+
+
+def contract_difference(left: str, right: str) -> tuple[str, str, str] | None:
+    """The first name on which two of these differ, and both values; None: they are equal."""
+    if left == right:
+        return None
+    ours, theirs = (dict(line.split("=", 1) for line in each.splitlines()) for each in (left, right))
+    for name in (*ours, *theirs):
+        values = ours.get(name, "unknown"), theirs.get(name, "unknown")
+        if values[0] != values[1]:
+            return name, *values
+    return None
+
+
+def _brief(value: str) -> str:
+    if len(value) <= MAX_VALUE:
+        return value
+    return hashlib.blake2b(value.encode(), digest_size=8).hexdigest()
 
 
 def digest_weights(path: Path) -> str:

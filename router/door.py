@@ -1,8 +1,10 @@
-"""What the pipeline asks of whoever lets requests in, and of whoever keeps the books."""
+"""What the pipeline asks of whoever lets requests in, of the pools, and of whoever keeps the books."""
 
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.trace import Trace
 
@@ -29,6 +31,29 @@ class Admission(Protocol):
 
     def expected_tokens(self, model: str, max_tokens: int) -> int:
         """Output tokens that a request of the model is likely to take."""
+
+
+class PrefillPool(Protocol):
+    """A prefill pool as the pipeline sees it; each call goes to the replica that its policy chooses."""
+
+    async def prefill(self, request: PrefillRequest) -> PrefillResult:
+        """Raises PrefillFailedError or PoolUnavailableError."""
+
+    def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
+        """The same, with a streamed ticket before the result for a long prompt. Closing it aborts the leg."""
+
+    async def release(self, ticket: Ticket) -> None:
+        """Drop KV that nobody will fetch."""
+
+
+class DecodePool(Protocol):
+    """A decode pool as the pipeline sees it."""
+
+    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
+        """Tokens of a prompt, from its first on, whose KV a replica of the pool has kept, to the block."""
+
+    def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
+        """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
 
 
 class Book(Protocol):

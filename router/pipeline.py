@@ -8,6 +8,9 @@ when the last chunk of a long prompt begins, so that its KV moves while that is 
 is repaired by a fresh prefill, never by prefilling in the decode pool (rule 5). A decode replica that is
 lost in mid-stream is replaced: the prompt is prefilled again, and another replica takes the tokens that the
 client has as forced input before it goes on (rule 6).
+
+While pools roll, both legs go to versions that belong together, and an answer that has begun ends with the
+two that began it (`router.pairing`).
 """
 
 import asyncio
@@ -15,7 +18,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from heliostat.errors import (
     HandoffFailedError,
@@ -24,51 +26,23 @@ from heliostat.errors import (
     PoolUnavailableError,
     RequestError,
     UnknownModelError,
+    VersionsGoneError,
 )
-from heliostat.wire import Adapter, DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
+from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.door import Admission, Book
-from router.trace import Trace
+from router.match import WAIT, RequestVersions, VersionWait
+from router.route import Route
+from router.trace import Leg, Trace, error_type
 
+NOBODY: frozenset[str] = frozenset()
 MAX_ATTEMPTS = 3
 """Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
 
-
-class PrefillPool(Protocol):
-    """A prefill pool as the pipeline sees it; each call goes to the replica that its policy chooses."""
-
-    async def prefill(self, request: PrefillRequest) -> PrefillResult:
-        """Raises PrefillFailedError or PoolUnavailableError."""
-
-    def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
-        """The same, with a streamed ticket before the result for a long prompt. Closing it aborts the leg."""
-
-    async def release(self, ticket: Ticket) -> None:
-        """Drop KV that nobody will fetch."""
-
-
-class DecodePool(Protocol):
-    """A decode pool as the pipeline sees it."""
-
-    def held_tokens(self, token_ids: tuple[int, ...]) -> int:
-        """Tokens of a prompt, from its first on, whose KV a replica of the pool has kept, to the block."""
-
-    def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
-        """Raises HandoffFailedError or PoolUnavailableError. Closing it aborts the leg."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The two pools behind a model's name."""
-
-    prefill: PrefillPool
-    decode: DecodePool
-    whole_prompt: bool = False
-    """Whether prefills get x_N, too (`heliostat.spec.Connector`)."""
-    prefill_adapter: Adapter | None = None
-    decode_adapter: Adapter | None = None
-    local_prefill_tokens: int | None = None
-    """In an ICaRus pool, what a decode replica may compute of a prompt by itself; None elsewhere (rule 5)."""
+_OUTCOMES: Mapping[type[RequestError], Outcome] = {
+    OverloadedError: Outcome.REFUSED,
+    PoolUnavailableError: Outcome.UNAVAILABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +68,7 @@ class GenerateRequest:
 class _Progress:
     """What earlier attempts of a request leave to the next one."""
 
+    versions: RequestVersions
     generated: list[int] = field(default_factory=list)
     started: bool = False
     avoid: set[str] = field(default_factory=set)
@@ -111,24 +86,31 @@ class Pipeline:
         *,
         early: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        wait: VersionWait = WAIT,
     ) -> None:
         self._routes = routes
         self._admission = admission
         self._book = book
         self._early = early
         self._clock = clock
+        self._wait = wait
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenFrame, None]:
         """Frames of one request, without a gap or a repetition. Closing it aborts the running leg.
 
-        Raises UnknownModelError, OverloadedError, PrefillFailedError, HandoffFailedError or
-        PoolUnavailableError.
+        Raises UnknownModelError, OverloadedError, PrefillFailedError, HandoffFailedError, VersionsGoneError
+        or PoolUnavailableError.
         """
         route = self._routes.get(request.model)
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
-        trace, progress = request.trace, _Progress()
+        trace, progress = request.trace, _Progress(RequestVersions(route.pairing, self._wait, self._clock))
+        trace.request_id, trace.model = request.request_id, request.model
+        trace.prompt_tokens, trace.entered_s = len(request.token_ids), self._clock()
         with self._booked(request):
+            if len(request.token_ids) > 1:
+                # Without a slot: whoever waits for an upgrade must not hold up the pool's other models.
+                await progress.versions.writers(NOBODY)
             async with self._admission.slot(
                 request.model,
                 len(request.token_ids),
@@ -157,19 +139,16 @@ class Pipeline:
         outcome: Outcome | None = None
         try:
             yield
-        except OverloadedError:
-            outcome = Outcome.REFUSED
-            raise
-        except PoolUnavailableError:
-            outcome = Outcome.UNAVAILABLE
-            raise
-        except RequestError:
-            outcome = Outcome.FAILED
+        except RequestError as error:
+            outcome = next((to for kind, to in _OUTCOMES.items() if isinstance(error, kind)), Outcome.FAILED)
+            request.trace.error_type = error_type(error)
             raise
         finally:
+            trace = request.trace
+            outcome = outcome or (Outcome.FINISHED if trace.finished else Outcome.CANCELLED)
+            trace.outcome, trace.ended_s = outcome, self._clock()
             if self._book is not None:
-                ended = Outcome.FINISHED if request.trace.finished else Outcome.CANCELLED
-                self._book.ended(request.model, request.token_ids, request.trace, outcome or ended)
+                self._book.ended(request.model, request.token_ids, trace, outcome)
 
     def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
         num_tokens = 0
@@ -189,7 +168,7 @@ class Pipeline:
         """Whether another attempt can carry on from here; also notes whom it should avoid."""
         if error.replica:
             progress.avoid.add(error.replica)
-        if progress.started and request.bound:
+        if isinstance(error, VersionsGoneError) or (progress.started and request.bound):
             return False
         return progress.fruitless < MAX_ATTEMPTS
 
@@ -201,26 +180,34 @@ class Pipeline:
             trace.prefilled_s = trace.prefilled_s or self._clock()
             arrived = False
             max_tokens = max(0, request.max_tokens - len(progress.generated))
-            leg = DecodeRequest(
-                self._leg_id(request, Role.DECODE),
-                request.model,
-                request.token_ids,
-                ticket,
-                request.sampling,
-                generated=tuple(progress.generated),
-                max_tokens=max_tokens,
-                expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
-                avoid=frozenset(progress.avoid),
-                session=request.session,
-                adapter=route.decode_adapter,
-            )
+            noted, served = self._leg(request, Role.DECODE), trace.output_tokens
             try:
-                async with aclosing(route.decode.decode(leg)) as frames:
-                    async for frame in frames:
-                        arrived = True  # the decode replica has read the KV and released its name
-                        trace.decode_replica = frame.load.replica
-                        trace.load_ms = frame.load_ms or trace.load_ms
-                        yield frame
+                leg = DecodeRequest(
+                    noted.leg_id,
+                    request.model,
+                    request.token_ids,
+                    ticket,
+                    request.sampling,
+                    generated=tuple(progress.generated),
+                    max_tokens=max_tokens,
+                    expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
+                    avoid=frozenset(progress.avoid),
+                    session=request.session,
+                    adapter=route.decode_adapter,
+                    versions=progress.versions.readers(ticket),
+                    untrained_pair=route.untrained_pair,
+                    traceparent=noted.traceparent,
+                    tracestate=noted.tracestate,
+                )
+                with noted.timed(self._clock):
+                    async with aclosing(route.decode.decode(leg)) as frames:
+                        async for frame in frames:
+                            arrived = True  # the decode replica has read the KV and released its name
+                            trace.decode_replica = noted.replica = frame.load.replica
+                            if frame.load_ms:
+                                trace.load_ms = noted.copy_ms = frame.load_ms
+                            progress.versions.began(ticket, frame.load.replica)
+                            yield frame
             except HandoffFailedError as error:
                 if progress.started and request.bound:
                     raise HandoffFailedError(
@@ -228,6 +215,8 @@ class Pipeline:
                     ) from error
                 raise
             finally:
+                noted.output_tokens = trace.output_tokens - served
+                noted.cut &= not trace.finished  # a stop string ends the request before its decode leg
                 if ticket is not None and not arrived:
                     await route.prefill.release(ticket)
 
@@ -245,20 +234,28 @@ class Pipeline:
             yield None
             return
         ids = request.token_ids if route.whole_prompt else request.token_ids[:-1]
+        versions = await progress.versions.writers(frozenset(progress.avoid))
+        trace, noted = request.trace, self._leg(request, Role.PREFILL)
         leg = PrefillRequest(
-            self._leg_id(request, Role.PREFILL),
+            noted.leg_id,
             request.model,
             ids,
             frozenset(progress.avoid),
             request.session,
             route.prefill_adapter,
+            versions,
+            noted.traceparent,
+            noted.tracestate,
         )
         if not self._early:
-            yield self._noted(request.trace, await route.prefill.prefill(leg))
+            with noted.timed(self._clock):
+                ticket = self._noted(trace, noted, await route.prefill.prefill(leg))
+            yield ticket
             return
         async with aclosing(route.prefill.prefill_early(leg)) as results:
-            ticket = self._noted(request.trace, await anext(results))
-            rest = asyncio.create_task(self._drain(request.trace, results))
+            with noted.timed(self._clock):
+                ticket = self._noted(trace, noted, await anext(results))
+            rest = asyncio.create_task(self._drain(trace, noted, results))
             try:
                 yield ticket
                 await rest  # which is over, or was just said: its KV has been read
@@ -276,22 +273,24 @@ class Pipeline:
         request.trace.cached_tokens = held
         return True
 
-    async def _drain(self, trace: Trace, results: AsyncGenerator[PrefillResult, None]) -> None:
+    async def _drain(self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
-        with suppress(RequestError):
+        with suppress(RequestError), noted.timed(self._clock):
             async for result in results:
-                self._noted(trace, result)
+                self._noted(trace, noted, result)
 
     @staticmethod
-    def _noted(trace: Trace, result: PrefillResult) -> Ticket:
-        trace.prefill_replica = result.load.replica
-        trace.cached_tokens = result.cached_tokens
+    def _noted(trace: Trace, leg: Leg, result: PrefillResult) -> Ticket:
+        trace.prefill_replica = leg.replica = result.load.replica
+        trace.cached_tokens = leg.cached_tokens = result.cached_tokens
         if not result.ticket.streamed:  # that of an early choice; the whole one follows
             trace.handoff_bytes += result.ticket.num_bytes
-        trace.save_ms = result.save_ms
+            leg.handoff_bytes = result.ticket.num_bytes
+        trace.save_ms = leg.copy_ms = result.save_ms
+        leg.domain = result.ticket.domain
         return result.ticket
 
-    @staticmethod
-    def _leg_id(request: GenerateRequest, role: Role) -> str:
+    def _leg(self, request: GenerateRequest, role: Role) -> Leg:
         """Engines refuse an id that they still hold, so a repaired leg gets a new one."""
-        return f"{request.request_id}-{role}-{request.trace.attempts}"
+        leg_id = f"{request.request_id}-{role}-{request.trace.attempts}"
+        return request.trace.leg(role, leg_id, self._clock())

@@ -21,6 +21,7 @@ from router.columns import OPEN_UNTIL, OWN, SINCE
 from router.policy.base import Candidates
 from router.pool_figures import PoolFigures
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex, adapter_name
+from router.roster import Roster
 
 PREFIX_BLOCKS = 1_000_000
 ADAPTER_MS = 50.0
@@ -76,6 +77,7 @@ class TelemetryBoard:
         block_tokens: int = BLOCK_TOKENS,
     ) -> None:
         self.index = PrefixIndex(prefix_blocks, block_tokens)
+        self.roster = Roster()
         self._clock = clock
         self._circuits = CircuitBreaker(clock)
         self._lock = threading.Lock()

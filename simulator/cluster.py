@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from statistics import pstdev
 
+from heliostat.errors import PoolUnavailableError
 from heliostat.wire import Load, Role
 from simulator.engine.engine import Engine
 from simulator.engine.host import Host
 from simulator.engine.profile import Profile
+from simulator.fleet import Fleet
 from simulator.outcome import PoolOutcome
+from simulator.resizing import Resizing
 from simulator.router import Options, Router
 from simulator.topology import Arrangement, PoolKey
 
@@ -37,29 +40,16 @@ class Cluster:
         self.routers: list[Router] = []
         host = Host(options.host_cores, options.front_token_ms) if options.host_cores else None
         self._host = host
-        self.pools: dict[PoolKey, list[Engine]] = {
-            (role, name): [
-                Engine(
-                    f"{role}.{name}#{number}",
-                    profiles[role, name],
-                    on_load=self._hear_load,
-                    on_kv=self._hear_kv
-                    if options.kv_events and profiles[role, name].keeps_prefixes
-                    else None,
-                    host=host,
-                    reply_s=options.call_s,
-                )
-                for number in range(pool.replicas.max)
-            ]
-            for (role, name), pool in arrangement.pools().items()
-        }
-        self.engines = {engine.name: engine for engines in self.pools.values() for engine in engines}
-        names = {key: tuple(engine.name for engine in engines) for key, engines in self.pools.items()}
+        self._told: dict[str, tuple[int, float]] = {}
+        """By replica: as of which change every router knows its load, and until when that will do."""
+        self.fleet = Fleet(self._sizes(), self._make)
+        self.pools = self.fleet.serving
+        self.engines = self.fleet.engines
         self.routers = [
             Router(
                 number,
                 arrangement.spec,
-                names,
+                self.fleet.names,
                 options,
                 clock=self._loop.time,
                 block_tokens=block_tokens,
@@ -67,9 +57,41 @@ class Cluster:
             )
             for number in range(options.routers)
         ]
-        self._told = dict.fromkeys(self.engines, (-1, 0.0))
-        """By replica: as of which change every router knows its load, and until when that will do."""
+        self.resizing = (
+            Resizing(arrangement.spec, options.scaling, self.fleet, self.routers) if options.scaling else None
+        )
         self._beat()
+
+    def _sizes(self) -> dict[PoolKey, int]:
+        """The most that a spec allows, or where pools scale what they begin with."""
+        scaling = self.options.scaling
+        if scaling is None:
+            return {key: pool.replicas.max for key, pool in self.arrangement.pools().items()}
+        begin = scaling.begin or {}
+        return {key: begin.get(key, pool.replicas.min) for key, pool in self.arrangement.pools().items()}
+
+    def _make(self, key: PoolKey, number: int) -> Engine:
+        profile, options = self.profiles[key], self.options
+        engine = Engine(
+            f"{key[0]}.{key[1]}#{number}",
+            profile,
+            on_load=self._hear_load,
+            on_kv=self._hear_kv if options.kv_events and profile.keeps_prefixes else None,
+            host=self._host,
+            reply_s=options.call_s,
+        )
+        self._told[engine.name] = (-1, 0.0)
+        for router in self.routers:  # none yet for those that are there from the beginning
+            router.board.observe(engine.load())
+        return engine
+
+    async def awake(self, key: PoolKey) -> None:
+        """Waits for the first replica of a pool at 0. Raises PoolUnavailableError when it takes too long."""
+        if self.fleet.names[key]:
+            return
+        limit_s = self.arrangement.pools()[key].autoscale.cold_start_s
+        if not await self.fleet.awake(key, limit_s):
+            raise PoolUnavailableError(f"{key[0]}.{key[1]} had no replica in {limit_s:g} s")
 
     async def front(self, router: Router) -> None:
         """What a router computes for a request before its prefill: one request at a time."""
@@ -111,13 +133,18 @@ class Cluster:
             loads = [engine.load() for engine in engines]
             outcome.running.append(sum(load.running for load in loads))
             outcome.waiting.append(sum(load.waiting for load in loads))
-            outcome.kv_use.append(sum(load.kv_use for load in loads) / len(loads))
-            outcome.spread.append(pstdev(load.running + load.waiting for load in loads))
+            outcome.kv_use.append(sum(load.kv_use for load in loads) / max(len(loads), 1))
+            outcome.spread.append(pstdev([load.running + load.waiting for load in loads] or [0]))
+            outcome.sizes.append(self.fleet.size((role, name)))
 
-    def settle(self, pools: Mapping[str, PoolOutcome]) -> None:
-        """The sums over a pool's replicas."""
-        for (role, name), engines in self.pools.items():
-            outcome = pools[f"{role}.{name}"]
+    def settle(self, pools: Mapping[str, PoolOutcome], until_s: float) -> None:
+        """The sums over a pool's replicas, also those that are gone; replicas count until `until_s`."""
+        self.fleet.settle()
+        for role, name in self.pools:
+            outcome, engines = pools[f"{role}.{name}"], self.fleet.ever((role, name))
+            outcome.replicas = max([*outcome.sizes, outcome.replicas])
+            outcome.replica_s = self.fleet.replica_s((role, name), until_s)
+            outcome.held_s = self.fleet.replica_s((role, name), self._loop.time())
             outcome.busy_s = sum(engine.meter.busy_s for engine in engines)
             outcome.steps = sum(engine.meter.steps for engine in engines)
             outcome.step_requests = sum(engine.meter.step_requests for engine in engines)
@@ -138,8 +165,8 @@ class Cluster:
 
     def _beat(self) -> None:
         now, told = self._loop.time(), self._told
-        for name, engine in self.engines.items():
-            changes, quiet_until_s = told[name]
+        for engine in [engine for engines in self.pools.values() for engine in engines]:
+            changes, quiet_until_s = told[engine.name]
             if engine.changes == changes and now < quiet_until_s:
                 continue
             self._note_told(engine)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from functools import lru_cache
 
-from heliostat.errors import OverloadedError
+from heliostat.errors import OverloadedError, PoolUnavailableError
 from heliostat.wire import Role
 from router.prefix_index import first_link, next_link
 from simulator.cluster import Cluster
@@ -69,7 +69,7 @@ class Flow:
                 await self._cluster.front(router)
                 serve = self._colocated_leg if self._colocated else self._both_legs
                 cached = await serve(router, call, job, f"{self._calls}", expected, session)
-        except OverloadedError:
+        except (OverloadedError, PoolUnavailableError):
             self._refused(number, call, arrived_s)
             return False
         except asyncio.CancelledError:  # the run is cut off
@@ -96,11 +96,13 @@ class Flow:
         source: Engine | None = None
         cached = 0
         if tokens:
+            await cluster.awake(key)
             prefill = Job(call.model, tokens, 0, full, self._loop.create_future())
             source = cluster.engines[router.choose(key, f"{leg}p", tokens, names=full, session=session)]
             await self._submit(router, source, prefill, f"{leg}p")
             cached = prefill.cached_tokens
         key = (Role.DECODE, model.decode)
+        await cluster.awake(key)
         target = cluster.engines[router.choose(key, leg, call.prompt_tokens, expected, session=session)]
         decode.fetch = self._handoff(source, target)
         if target.profile.keeps_prefixes:
@@ -114,6 +116,7 @@ class Flow:
     ) -> int:
         """One replica does both."""
         key = (Role.DECODE, self._cluster.arrangement.spec.models[call.model].decode)
+        await self._cluster.awake(key)
         names = self._names(call.model, call.blocks)
         job.blocks = names[: call.prompt_tokens // self._block_tokens]
         job.kept = self._names(call.model, call.kept_blocks)

@@ -32,7 +32,9 @@ class Requests:
 
 @dataclass(slots=True)
 class PoolOutcome:
-    """One pool. `busy_s` is the time that its replicas computed, summed over them.
+    """One pool. `busy_s` is the time that its replicas computed, summed over them; `replicas` the most that
+    it had at a time. `replica_s` sums the time for which replicas were held, start and drain included, until
+    the last arrival, `held_s` the same until the end of the run.
 
     The timeline has an entry per `Outcome.times_s`: requests computing, requests waiting (for a slot, for KV
     space or for their KV), the mean share of KV in use, and how unevenly requests are spread.
@@ -47,9 +49,13 @@ class PoolOutcome:
     step_requests: int = 0
     """Decode rows of all steps: over `steps` it is the mean batch."""
     preemptions: int = 0
+    replica_s: float = 0.0
+    held_s: float = 0.0
     running: list[float] = field(default_factory=list)
     waiting: list[float] = field(default_factory=list)
     kv_use: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """Replicas asked for, those that start included."""
     spread: list[float] = field(default_factory=list)
     """Standard deviation over the replicas of their requests, computing or waiting."""
 
@@ -71,6 +77,8 @@ class Outcome:
     pools: dict[str, PoolOutcome]
     times_s: list[float]
     handoff_bytes: int = 0
+    resized: int = 0
+    """How often a pool got another size."""
     unfinished: int = 0
     """Sessions that were still open when the run was cut off (`simulator.run.DRAIN_SHARE`)."""
 
@@ -78,3 +86,8 @@ class Outcome:
     def gpus(self) -> int:
         """Of all pools."""
         return sum(pool.replicas * pool.gpus_per_replica for pool in self.pools.values())
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of all pools, until the last arrival."""
+        return sum(pool.replica_s * pool.gpus_per_replica for pool in self.pools.values()) / 3600

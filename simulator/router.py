@@ -14,6 +14,7 @@ from router.admission.state import NO_HISTORY_TOKENS
 from router.choice import Chooser
 from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
+from simulator.scaling import Scaling
 from simulator.topology import PoolKey
 
 TPOT_MS = 25.0
@@ -46,10 +47,13 @@ class Options:
     time; on the host's cores, if any."""
     front_token_ms: float = 0.0
     """What they compute for a token, on the host's cores."""
+    scaling: Scaling | None = None
+    """How pools grow and shrink; None: they have the most replicas that the spec allows, all the time."""
 
 
 class Router:
-    """`names` are the replicas of each pool, the same tuples for ever (`TelemetryBoard.candidates`)."""
+    """`names` are the replicas of each pool, the same tuples as long as they are the same
+    (`TelemetryBoard.candidates`); its owner changes it."""
 
     def __init__(
         self,

@@ -76,7 +76,9 @@ async def _simulate(
         if not task.cancelled():
             task.result()
 
-    beats.add_done_callback(over)
+    resizing = [loop.create_task(cluster.resizing.run())] if cluster.resizing else []
+    for task in (beats, *resizing):
+        task.add_done_callback(over)
     watch.add_done_callback(over)
     async for number, session in _arrivals(workload, seed):
         task = loop.create_task(flow.session(number, session))
@@ -85,10 +87,10 @@ async def _simulate(
     if sessions:
         await asyncio.wait(sessions, timeout=workload.duration_s * DRAIN_SHARE)
     elapsed_s, unfinished = loop.time(), len(sessions)
-    await _cancel([beats, watch, *sessions])
+    await _cancel([beats, watch, *resizing, *sessions])
     if failures:
         raise failures[0]
-    cluster.settle(pools)
+    cluster.settle(pools, workload.duration_s)
     return Outcome(
         topology=arrangement.topology,
         workload=workload.description,
@@ -101,6 +103,7 @@ async def _simulate(
         pools=pools,
         times_s=times_s,
         handoff_bytes=cluster.handoff_bytes,
+        resized=cluster.resizing.resized if cluster.resizing else 0,
         unfinished=unfinished,
     )
 

@@ -40,7 +40,8 @@ class Percentiles(_Frozen):
 
 
 class PoolSummary(_Frozen):
-    """One pool. `utilization`: share of its replicas' time, the drain included, in which they computed.
+    """One pool. `utilization`: share of its replicas' time, the drain included, in which they computed;
+    `replicas` the most that it had at a time, `replicas_mean` the mean of those asked for.
 
     `mean_batch` is requests per decode step, 0 for a pool that decodes nothing. The other means and the peak
     are over the timeline between warm-up and last arrival; `kv_use` is a share of the pool's KV space.
@@ -49,6 +50,7 @@ class PoolSummary(_Frozen):
     name: str
     role: Role
     replicas: int
+    replicas_mean: float
     gpus: int
     utilization: float
     mean_batch: float
@@ -95,7 +97,9 @@ class Summary(_Frozen):
     window_s: float = Field(description="From the end of the warm-up to the last arrival.")
     elapsed_s: float
     wall_s: float
-    gpus: int
+    gpus: int = Field(description="The most of all pools together.")
+    gpu_hours: float = Field(description="Until the last arrival; starting and draining replicas count.")
+    resized: int = Field(description="How often a pool got another size.")
     requests: int
     refused_share: float
     unfinished: int = Field(description="Sessions that were still open when the run was cut off.")
@@ -138,6 +142,8 @@ def summarize(outcome: Outcome, slo: Slo, warmup_share: float = 0.1) -> Summary:
         elapsed_s=outcome.elapsed_s,
         wall_s=outcome.wall_s,
         gpus=gpus,
+        gpu_hours=outcome.gpu_hours,
+        resized=outcome.resized,
         requests=len(columns.arrived),
         refused_share=1.0 - share_of(columns.served, 1.0),
         unfinished=outcome.unfinished,
@@ -162,13 +168,13 @@ def _pool(pool: PoolOutcome, outcome: Outcome, window: Window) -> PoolSummary:
     within = (times >= window.start_s) & (times <= window.stop_s)
     within = within if within.any() else np.ones_like(within)
     kv_use = floats(pool.kv_use)[within]
-    capacity_s = pool.replicas * outcome.elapsed_s
     return PoolSummary(
         name=pool.name,
         role=pool.role,
         replicas=pool.replicas,
+        replicas_mean=mean(floats(pool.sizes)[within]),
         gpus=pool.replicas * pool.gpus_per_replica,
-        utilization=pool.busy_s / capacity_s if capacity_s else 0.0,
+        utilization=pool.busy_s / pool.held_s if pool.held_s else 0.0,
         mean_batch=pool.step_requests / pool.steps if pool.steps else 0.0,
         preemptions=pool.preemptions,
         running_mean=mean(floats(pool.running)[within]),

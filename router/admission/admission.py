@@ -168,6 +168,7 @@ class Admission:
         future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         pool.futures[waiting] = future
         pool.queue.push(waiting)
+        state.counts.queued_tokens += waiting.slot.prompt_tokens
         self._grant(pool)
         try:
             if not future.done() and pool.queue.queued(state.name) > state.limits.max_queued:
@@ -181,6 +182,7 @@ class Admission:
                 future.exception()  # refused in the same moment: nobody will ask for that any more
             raise
         finally:
+            state.counts.queued_tokens -= waiting.slot.prompt_tokens
             del pool.futures[waiting]
             if waiting in pool.queue:
                 pool.queue.remove(waiting)

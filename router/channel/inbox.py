@@ -29,7 +29,7 @@ class Stream:
         self.replica = ""
         """The replica that the tokens came from, once there are some."""
         self._loop = asyncio.get_running_loop()
-        self._idle_s = idle_s
+        self._first_token_s, self._idle_s = first_token_s, idle_s
         self._due = self._loop.time() + first_token_s
         self._received = 0
         self._frame: TokenFrame | None = None
@@ -56,6 +56,10 @@ class Stream:
                 await self._reader
             finally:
                 self._reader = None
+
+    def begins_later(self) -> None:
+        """No replica has the leg yet: its first token is due from now on."""
+        self._due = self._loop.time() + self._first_token_s
 
     def put(self, frame: TokenFrame, total: int) -> None:
         """A frame arrived, after which the leg counts `total` tokens."""

@@ -26,7 +26,9 @@ from router.frontend.connection import while_connected
 from router.frontend.engine_client import Hints, current_hints, current_trace
 from router.frontend.error_response import error_response, request_error_response
 from router.frontend.models import ModelDesk, add_model_routes
+from router.frontend.observe import Observe
 from router.frontend.openai import HANDLER_ARGS, ModelServing
+from router.requests import RequestDesk
 from router.trace import Trace
 
 SESSION_HEADER = "x-heliostat-session"
@@ -106,9 +108,16 @@ class Endpoints:
 
 
 def build_app(
-    serving: Mapping[str, ModelServing], cluster: ClusterView, with_router: WithRouter, desk: ModelDesk
+    serving: Mapping[str, ModelServing],
+    cluster: ClusterView,
+    with_router: WithRouter,
+    desk: ModelDesk,
+    requests: RequestDesk | None = None,
 ) -> FastAPI:
-    """The ASGI application of one router replica; `serving` changes as models come and go."""
+    """The ASGI application of one router replica; `serving` changes as models come and go.
+
+    `requests` hears of every request that is over, where they are traced or logged.
+    """
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
     init_exception_handler(app)
@@ -116,6 +125,8 @@ def build_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(GracefulHTTPError, _refused)
     app.add_middleware(BodyLimit)
+    if requests is not None:
+        app.add_middleware(Observe, desk=requests)  # around the other: what that refuses is reported, too
     endpoints = Endpoints(serving, cluster, with_router)
     for path, post in (
         ("/v1/chat/completions", endpoints.chat),

@@ -4,6 +4,7 @@
 layers call (vLLM 0.32): configuration, `check_admission` and `generate`.
 """
 
+import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from heliostat.errors import OverloadedError, PoolUnavailableError, RequestError
 from router.frontend.sequences import RequestText
 from router.pipeline import GenerateRequest, Pipeline
+from router.requests import current_request
 from router.trace import Trace
 
 current_trace: ContextVar[Trace] = ContextVar("current_trace")
@@ -84,6 +86,8 @@ class ClusterEngineClient:
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
         """Refuse before the first byte of an answer. Raises GracefulHTTPError (429 or 503)."""
+        if opened := current_request.get():
+            opened.request.model = self._model
         if reason := self._availability(self._model):
             raise GracefulHTTPError(reason, HTTPStatus.SERVICE_UNAVAILABLE)
         try:
@@ -109,9 +113,14 @@ class ClusterEngineClient:
         shown = current_trace.get(Trace())
         trace = Trace(started_s=shown.started_s)
         hints = current_hints.get(NO_HINTS)
+        opened = current_request.get()
+        if opened is not None:
+            opened.prompt(trace)
         frames = self._pipeline.generate(
             GenerateRequest(
-                request_id=request_id,
+                # Clients name requests (x-request-id), and name a second try like the first. What replicas
+                # remember of that one, as aborted, must not meet this one.
+                request_id=f"{request_id}-{random.getrandbits(32):08x}",
                 model=self._model,
                 token_ids=tuple(request.prompt_token_ids),
                 sampling=msgspec.msgpack.encode(params),
@@ -135,13 +144,16 @@ class ClusterEngineClient:
                         return
         except RequestError as error:
             raise self._as_vllm_error(error) from error
+        finally:
+            if opened is not None:
+                opened.ended()
         if not text.finished:
             raise GenerationError("the decode replica ended the stream before the request was finished")
 
     @staticmethod
     def _as_vllm_error(error: RequestError) -> GracefulHTTPError | GenerationError:
         """vLLM's errors carry no Retry-After; the endpoint finds it in the trace."""
-        if isinstance(error, OverloadedError) and (trace := current_trace.get(None)):
+        if isinstance(error, OverloadedError | PoolUnavailableError) and (trace := current_trace.get(None)):
             trace.retry_after_s = error.retry_after_s
         return as_vllm_error(error)
 

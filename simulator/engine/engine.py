@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from heliostat.wire import Load
+from router.scaling import Served
 from simulator.engine.batch import Batch
 from simulator.engine.holdings import Holdings
 from simulator.engine.host import Host
@@ -55,6 +56,8 @@ class Engine:
         self.profile = profile
         self.link = Link()
         self.preemptions = 0
+        self.served = Served()
+        """Prompts that it has computed, or decode legs that are over."""
         self.changes = 0
         """Grows whenever its load is another one, but for what the steps of a run add to the context."""
         self._loop = asyncio.get_running_loop()
@@ -298,6 +301,8 @@ class Engine:
         self._prefilling.remove(job)
         self._queued_prompt_tokens -= job.uncached_tokens
         job.uncached_tokens = 0
+        if job.fetch is None and not job.preempted:
+            self.served = self.served.with_prompt(job.prompt_tokens, job.cached_tokens)
         self._kv.publish(job, job.blocks)
         if not job.output_tokens:
             self._finish(job)
@@ -316,6 +321,8 @@ class Engine:
         self._kv.leave(job)
         job.tell(job.generated)
         job.end_s = self._loop.time()
+        if job.fetch is not None:
+            self.served += Served(requests=1)
         self._loop.call_at(job.end_s + self._reply_s, job.answer)
 
     def _make_room(self, joined: list[Job]) -> None:

@@ -22,3 +22,11 @@ def test_hub_settings_reach_replicas_and_routers(monkeypatch: pytest.MonkeyPatch
     for environment in (replica_environment(Pool(weights="a/b")), router_environment()):
         assert environment["HF_HUB_OFFLINE"] == "1"
         assert "SECRET" not in environment
+
+
+def test_opentelemetrys_settings_reach_replicas_and_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=x")
+    for environment in (replica_environment(Pool(weights="a/b")), router_environment()):
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+        assert environment["OTEL_EXPORTER_OTLP_HEADERS"] == "authorization=x"

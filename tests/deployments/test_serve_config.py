@@ -69,8 +69,16 @@ def test_another_policy_or_target_is_the_routers_affair() -> None:
     assert changed(SPEC, other, "args") == {"heliostat"}
 
 
-def test_a_gpu_more_is_no_affair_of_the_routers() -> None:
-    assert changed(SPEC, with_pool(SPEC, Role.DECODE, "base", gpus=2), "args") == {"heliostat-decode-base"}
+def test_room_for_more_requests_is_no_affair_of_the_routers() -> None:
+    other = with_pool(SPEC, Role.DECODE, "base", max_running=7, cpus=2.0)
+    assert changed(SPEC, other, "args") == {"heliostat-decode-base"}
+
+
+def test_of_a_pools_size_the_routers_know_only_whether_it_may_be_0() -> None:
+    bounds = [Replicas(min=0, max=1), Replicas(min=0, max=4), Replicas(min=1, max=4), Replicas(min=2, max=2)]
+    specs = [with_pool(SPEC, Role.DECODE, "base", replicas=each) for each in bounds]
+    pairs = zip(specs, specs[1:], strict=False)
+    assert [changed(*pair, "args") for pair in pairs] == [set(), {"heliostat"}, set()]
 
 
 def test_a_new_router_comes_before_an_old_one_leaves_and_one_at_a_time() -> None:

@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from openai import AsyncOpenAI
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from transformers import PreTrainedModel
 
 from cluster.ports import free_ports
@@ -33,6 +37,8 @@ SPEC = Path(__file__).parent / "cluster.yaml"
 TRANSPORT_SPEC = Path(__file__).parent / "transport.yaml"
 SIM_SPEC = Path(__file__).parent / "sim.yaml"
 MODULES_SPEC = Path(__file__).parent / "modules.yaml"
+UPGRADE_SPEC = Path(__file__).parent / "upgrade.yaml"
+REDEPLOY = Path(__file__).parent / "redeploy.py"
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 DECODE_CHOICE = {"shm": "early", "nixl": "late", "nccl": "early"}
 """Each choice is tried over a transport that keeps KV in files, and over one that keeps it in memory."""
@@ -90,7 +96,7 @@ def free_port() -> int:
 class ServeProcess:
     """`heliostat serve` in a process group of its own; `output` is everything it printed."""
 
-    def __init__(self, *args: str) -> None:
+    def __init__(self, *args: str, environment: Mapping[str, str] | None = None) -> None:
         self.output = ""
         self._printed = threading.Condition()
         self.process = subprocess.Popen(
@@ -99,6 +105,7 @@ class ServeProcess:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -160,9 +167,107 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+@dataclass(frozen=True)
+class SentSpan:
+    """One span as it came over OTLP; ids in hex, `error` is the message of a failure."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    state: str
+    service: str
+    instance: str
+    start_ns: int
+    end_ns: int
+    error: str
+    attributes: dict[str, str | int | float | bool]
+
+
+class Collector:
+    """A small OTLP/HTTP collector: a real HTTP server that decodes what clusters send."""
+
+    def __init__(self) -> None:
+        self.spans: list[SentSpan] = []
+        self.bodies: list[bytes] = []
+        self._news = threading.Condition()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                collector._take(self.path, body)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _take(self, path: str, body: bytes) -> None:
+        assert path == "/v1/traces"
+        spans = [
+            _sent_span(span, {each.key: each.value.string_value for each in resource.resource.attributes})
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+        with self._news:
+            self.bodies.append(body)
+            self.spans += spans
+            self._news.notify_all()
+
+    async def wait_for(self, condition: Callable[[list[SentSpan]], bool], within_s: float = 30) -> None:
+        def wait() -> bool:
+            with self._news:
+                return self._news.wait_for(lambda: condition(self.spans), within_s)
+
+        assert await asyncio.to_thread(wait), [span.name for span in self.spans]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _sent_span(span: Span, resource: dict[str, str]) -> SentSpan:
+    values = {each.key: each.value for each in span.attributes}
+    return SentSpan(
+        name=span.name,
+        kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex(),
+        state=span.trace_state,
+        service=resource["service.name"],
+        instance=resource["service.instance.id"],
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        error=span.status.message,
+        attributes={key: getattr(value, value.WhichOneof("value")) for key, value in values.items()},
+    )
+
+
 @pytest.fixture(scope="session")
-def sim_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with given_or_running(request, SIM_SPEC) as cluster:
+def collector() -> Iterator[Collector]:
+    """Where the sim cluster's spans go."""
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="session")
+def sim_cluster(request: pytest.FixtureRequest, collector: Collector) -> Iterator[Cluster]:
+    """Its requests are traced where their client says so, and in no other test."""
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_TRACES_SAMPLER": "parentbased_always_off",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    with given_or_running(request, SIM_SPEC, environment) as cluster:
         yield cluster
 
 
@@ -179,16 +284,41 @@ def qsun_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
-def given_or_running(request: pytest.FixtureRequest, spec: Path) -> AbstractContextManager[Cluster]:
+@pytest.fixture
+def upgrade_cluster() -> Iterator[Cluster]:
+    """Never a given one: its test leaves it with other weights."""
+    with running(UPGRADE_SPEC) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def redeploy() -> Callable[[int, Path], None]:
+    """`redeploy(pid, spec)` serves a spec anew on the Ray cluster of the replica with that process id."""
+
+    def served_anew(pid: int, spec: Path) -> None:
+        raylet = psutil.Process(pid).parent()  # which was told where its cluster is, and what lets one in
+        assert raylet is not None
+        (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
+        access = {key: value for key, value in raylet.environ().items() if key.startswith("RAY_AUTH")}
+        command = [sys.executable, str(REDEPLOY), told.partition("=")[2], str(spec)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **access})
+        assert done.returncode == 0, done.stderr
+
+    return served_anew
+
+
+def given_or_running(
+    request: pytest.FixtureRequest, spec: Path, environment: Mapping[str, str] | None = None
+) -> AbstractContextManager[Cluster]:
     url = request.config.getoption("--cluster-url")
-    return nullcontext(Cluster(url, load_spec(spec), spec.name)) if url else running(spec)
+    return nullcontext(Cluster(url, load_spec(spec), spec.name)) if url else running(spec, environment)
 
 
 @contextmanager
-def running(spec: Path) -> Iterator[Cluster]:
+def running(spec: Path, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """`heliostat serve` on that spec; afterwards nothing that it started is left."""
     port = free_port()
-    server = ServeProcess(str(spec), "--port", str(port))
+    server = ServeProcess(str(spec), "--port", str(port), environment=environment)
     try:
         server.wait_for("ready: http://", START_S)
         yield Cluster(f"http://127.0.0.1:{port}", load_spec(spec), spec.name)
@@ -227,7 +357,7 @@ def transport_cluster(
 @pytest.fixture
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's own client, of the cluster that the test uses."""
-    names = ("transport_cluster", "modules_cluster", "qsun_cluster")
+    names = ("transport_cluster", "modules_cluster", "qsun_cluster", "upgrade_cluster")
     name = next((name for name in names if name in request.fixturenames), "cluster")
     cluster: Cluster = request.getfixturevalue(name)
     url = f"{cluster.url}/v1"
@@ -311,6 +441,17 @@ async def sim(sim_cluster: Cluster) -> AsyncIterator[SimClient]:
         limits = httpx.Limits(max_connections=None)
         http = httpx.AsyncClient(base_url=sim_cluster.url, timeout=60, limits=limits)
         yield SimClient(sim_cluster, await stack.enter_async_context(http), stack)
+
+
+@pytest.fixture(scope="session")
+def sim_client() -> Callable[[str, Spec, AsyncExitStack], Awaitable[SimClient]]:
+    """Makes the client of a cluster that a test has started itself."""
+
+    async def make(url: str, spec: Spec, stack: AsyncExitStack) -> SimClient:
+        http = httpx.AsyncClient(base_url=url, timeout=120, limits=httpx.Limits(max_connections=None))
+        return SimClient(Cluster(url, spec, ""), await stack.enter_async_context(http), stack)
+
+    return make
 
 
 @pytest.fixture

@@ -12,13 +12,17 @@ from heliostat.spec import (
     Connector,
     Family,
     Limits,
+    Logs,
     Lora,
     Model,
+    Observability,
     Pool,
+    PoolSpec,
     Replicas,
     Router,
     SimTiming,
     Spec,
+    Traces,
     Transfer,
 )
 from heliostat.wire import Role
@@ -128,6 +132,25 @@ def test_a_spec_survives_json() -> None:
     assert Spec.model_validate_json(spec.model_dump_json()) == spec
 
 
+@pytest.mark.parametrize(
+    "traces", [{"endpoint": "collector:4317"}, {"endpoint": ""}, {"sample_ratio": 1.5}, {"sample_ratio": "1"}]
+)
+def test_traces_refuse(traces: JsonValue) -> None:
+    with pytest.raises(ValidationError):
+        Spec.model_validate(raw_spec() | {"observability": {"traces": traces}})
+
+
+def test_what_only_routers_do_with_requests_is_in_no_pools_part() -> None:
+    """So that another ratio, or request lines or none, leaves the replicas of pools alone."""
+
+    def part(**logs: JsonValue) -> PoolSpec:
+        ratio = {"traces": {"endpoint": "http://c", "sample_ratio": 0.5 if logs else 0.1}, "logs": logs}
+        return Spec.model_validate(raw_spec() | {"observability": ratio}).pool_spec(Role.DECODE, "shared")
+
+    assert part() == part(requests=False)
+    assert part() != part(level="debug")
+
+
 def documented_defaults() -> list[dict[str, str]]:
     """The tables of docs/spec.md: each key with its default as written."""
     tables = re.split(r"^\| key \| type \| default \| meaning \|$", REFERENCE, flags=re.MULTILINE)[1:]
@@ -154,6 +177,9 @@ def test_the_reference_gives_every_key_and_default() -> None:
         Transfer,
         Connector,
         Router,
+        Observability,
+        Traces,
+        Logs,
         Pool,
         Lora,
         Replicas,

@@ -240,7 +240,7 @@ def test_a_misspelt_directory_is_guessed(findings: Findings, folder: Path) -> No
 
 def test_a_misspelt_section_is_missing_and_unknown(findings: Findings) -> None:
     found = findings(change("transfer: {transport: shm}\nprefill:", "transfer: {transport: shm}\nprefil:"))
-    known = "known keys: family, transfer, router, prefill, decode, models"
+    known = "known keys: family, transfer, router, observability, prefill, decode, models"
     assert found == (
         "1: prefill: missing; add it",
         f"3: prefil: unknown key; did you mean `prefill`? ({known})",

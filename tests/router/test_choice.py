@@ -3,7 +3,9 @@
 import random
 from collections import Counter
 
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime
+from msgspec.structs import replace
+
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime, Version
 from router.choice import DEFAULT_OUTPUT, Chooser, leg_tokens
 from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
@@ -37,7 +39,7 @@ def chooser(role: Role, seed: int = 0) -> tuple[Chooser, TelemetryBoard]:
     return Chooser(board, POLICIES[DEFAULTS[role]].make(), random.Random(seed).random), board
 
 
-def prompt(count: int, seed: int) -> tuple[int, ...]:
+def prompt(count: int, seed: int | str) -> tuple[int, ...]:
     draw = random.Random(seed)
     return tuple(draw.randrange(150_000) for _ in range(count))
 
@@ -112,3 +114,45 @@ def test_a_leg_is_as_long_as_it_is_likely_to_get() -> None:
 def test_a_pool_without_replicas_has_no_choice() -> None:
     chooses, _ = chooser(Role.PREFILL)
     assert chooses.choose((), "1", PrefillRequest("1", "math", (1, 2))) == ()
+
+
+def version_of(chooses: Chooser, board: TelemetryBoard, versions: frozenset[str] | None) -> set[str]:
+    """The replicas that get a hundred prompts of these versions."""
+    calls = [f"{versions} {board.roster.changes} {i}" for i in range(100)]
+    legs = [PrefillRequest(call, "math", prompt(64, call), versions=versions) for call in calls]
+    took = {POOL[chooses.choose(POOL, leg.request_id, leg)[0]] for leg in legs}
+    for call in calls:
+        board.ended(call)
+    return took
+
+
+def test_a_leg_goes_to_replicas_of_its_versions_and_nobody_else() -> None:
+    chooses, board = chooser(Role.PREFILL)
+    for name in POOL[:3]:
+        board.roster.observe(name, Version("old"))
+    for name in POOL[3:7]:
+        board.roster.observe(name, Version("new"))
+    assert version_of(chooses, board, frozenset({"old"})) == set(POOL[:3])
+    assert version_of(chooses, board, frozenset({"new"})) == set(POOL[3:7])
+    assert version_of(chooses, board, None) == set(POOL[:7]), "r7 has not said who it is"
+    board.roster.observe("r7", Version("new"))
+    assert version_of(chooses, board, frozenset({"new"})) == set(POOL[3:])
+    leg = PrefillRequest("x", "math", prompt(64, 0), versions=frozenset({"gone"}))
+    assert chooses.choose(POOL, "x", leg) == ()
+    assert not board.was_sent("x")
+
+
+def test_prompts_find_their_kv_by_the_domain_of_their_version() -> None:
+    """Two versions write two domains; the first replica's is not everybody's."""
+    chooses, board = chooser(Role.PREFILL)
+    for name in POOL[:4]:
+        board.roster.observe(name, Version("old"))
+    for name in POOL[4:]:
+        board.roster.observe(name, Version("new"))
+        board.observe(replace(report(name, 2), domain="new"))
+    shared = prompt(320, 1)
+    board.kv_changed("r6", board.index.hashes("new", shared), ())
+    board.kv_changed("r1", board.index.hashes("d", shared), ())
+    for versions, holder in (({"new"}, "r6"), ({"old"}, "r1")):
+        leg = PrefillRequest(holder, "math", shared, versions=frozenset(versions))
+        assert POOL[chooses.choose(POOL, holder, leg)[0]] == holder

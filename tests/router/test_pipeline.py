@@ -10,7 +10,8 @@ import pytest
 from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError, UnknownModelError
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
 from router.accounts import Outcome
-from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline, Route
+from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline
+from router.route import Route
 from router.trace import Trace
 
 LOAD = Load("replica", 0, 0, 0, 0.0, 1)

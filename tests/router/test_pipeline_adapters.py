@@ -16,7 +16,8 @@ from heliostat.wire import (
     TokenDelta,
     TokenFrame,
 )
-from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline, Route
+from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline
+from router.route import Route
 from router.trace import Trace
 
 LOAD = Load("replica", 0, 0, 0, 0.0, 1)
