@@ -182,7 +182,7 @@ def metrics_of(name: str, found: Mapping[str, Sequence[Ran]]) -> dict[str, Metri
         )
         for key, unit, value, up in figures:
             better = "higher" if up else "lower"
-            metrics[f"{name}_{policy}_{key}"] = Metric(value=round(value, 4), unit=unit, better=better)  # type: ignore[arg-type]
+            metrics[f"{name}_{policy}_{key}"] = Metric(value=round(value, 4), unit=unit, better=better)
     return metrics
 
 
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with(case: Case, **changes: object) -> Case:
-    return Case(**{**vars(case), **changes})  # type: ignore[arg-type]
+    return Case(**{**vars(case), **changes})
 
 
 def _table(console: Console, name: str, metrics: Mapping[str, Metric], policies: Sequence[str]) -> None:

@@ -39,9 +39,10 @@ from heliostat.wire import (
     TokenDelta,
     TokenFrame,
 )
-from router.pipeline import GenerateRequest, Pipeline, Route
+from router.pipeline import GenerateRequest, Pipeline
 from router.request_log import RequestLog
 from router.requests import RequestDesk
+from router.route import Route
 from router.route_notes import RouteNotes
 from router.trace import Trace
 from router.tracing.context import TraceContext
@@ -75,7 +76,6 @@ class Pools:
             self._notes.chosen(
                 request.request_id, LOAD.replica, 8, 12.5, "0.0 ms wait, 64 tokens at 20.00 ms"
             )
-            self._notes.sent(request.request_id, LOAD.replica)
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         self._note(request)

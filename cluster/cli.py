@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import heliostat
-from cluster import calibrate_args, deploy_args, finetune_args, models_args, quantize_args
+from cluster import (
+    calibrate_args,
+    dashboards_args,
+    deploy_args,
+    finetune_args,
+    models_args,
+    quantize_args,
+)
 from cluster.simulate_args import add_arguments
 from heliostat.errors import HeliostatError
 
@@ -104,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
         description="Models come and go while a cluster runs, with adapters that its pools load.",
     )
     models_args.add_arguments(models)
+
+    dashboards = commands.add_parser(
+        "dashboards",
+        help="the Grafana dashboard and Prometheus' rules, as files or pushed",
+        description="What an operator sees of a cluster: docs/observability.md says what it shows.",
+    )
+    dashboards_args.add_arguments(dashboards)
 
     status = commands.add_parser(
         "status", help="pools, replicas, queue, running, KV use of a running cluster"
@@ -213,6 +227,12 @@ def _models(args: argparse.Namespace) -> int:
     return models_command(args)
 
 
+def _dashboards(args: argparse.Namespace) -> int:
+    from cluster.dashboards.command import dashboards_command
+
+    return dashboards_command(args)
+
+
 def _status(args: argparse.Namespace) -> int:
     from cluster.status import show_status
 
@@ -233,6 +253,7 @@ _EXTRAS = {
     "simulate": "simulate",
     "status": "server",
     "models": "server",
+    "dashboards": "server",
     "finetune": "finetune",
     "quantize": "finetune",
 }
@@ -249,6 +270,7 @@ _COMMANDS = {
     "simulate": _simulate,
     "status": _status,
     "models": _models,
+    "dashboards": _dashboards,
     "finetune": _finetune,
     "quantize": _quantize,
 }

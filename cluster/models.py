@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.api_key import headers
 from heliostat.errors import HeliostatError
 from router.frontend.models import PATH, ModelListing, ModelListings
 
@@ -120,7 +121,9 @@ def _ask(
     """The answer of a change that went well, or of a list. Raises HeliostatError."""
     timeout_s = READ_S if method == "GET" else CHANGE_S
     try:
-        answer = httpx.request(method, f"{url.rstrip('/')}{path}", json=body, timeout=timeout_s)
+        answer = httpx.request(
+            method, f"{url.rstrip('/')}{path}", json=body, headers=headers(), timeout=timeout_s
+        )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise HeliostatError(f"no answer from {url}: {error}; is `heliostat serve` running there?") from error
     if answer.is_success:

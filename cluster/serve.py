@@ -58,6 +58,7 @@ def serve(spec_path: Path, host: str, port: int, ray_address: str) -> int:
                 console.print("interrupted while loading; stopping …")
                 return 130
             render_plan(plan, console)
+            console.print(f"page: {local}/ui")
             console.print(f"ready: http://{host}:{port}/v1  (Ctrl-C stops)")
             stop.wait()
             console.print("stopping …")

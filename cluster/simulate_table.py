@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.simulate_report import Cell, Report, middle
-from simulator.summary import Summary
+from simulator.summary import PoolSummary, Summary
 
 Read = Callable[[Summary], float | None]
 
@@ -87,15 +87,14 @@ def _ratio(rounds: tuple[Summary, ...], first: tuple[Summary, ...], read: Read) 
 
 def _pools(cells: list[Cell]) -> Table:
     """Of the first round."""
-    names = ("replicas", "mean", "busy", "batch", "waiting", "KV, peak", "preempted")
+    names = ("replicas", "busy", "batch", "waiting", "KV, peak", "preempted")
     table = _table("Pools", "topology", "pool", *names, text_columns=2)
     for cell in cells:
         for pool in cell.rounds[0].pools:
             table.add_row(
                 cell.topology,
                 f"{pool.role}.{pool.name}",
-                f"{pool.replicas}",
-                f"{pool.replicas_mean:.1f}",
+                _replicas(pool),
                 f"{pool.utilization:.0%}",
                 f"{pool.mean_batch:.1f}" if pool.mean_batch else "-",
                 f"{pool.waiting_mean:.1f}",
@@ -103,6 +102,12 @@ def _pools(cells: list[Cell]) -> Table:
                 f"{pool.preemptions}",
             )
     return table
+
+
+def _replicas(pool: PoolSummary) -> str:
+    """The number; of a pool that scaled the mean, and the most at a time."""
+    scaled = pool.replicas_mean != pool.replicas
+    return f"{pool.replicas_mean:.1f}, {pool.replicas}" if scaled else f"{pool.replicas}"
 
 
 def _models(cells: list[Cell]) -> Table:

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.api_key import VARIABLE, headers
 from heliostat.errors import HeliostatError
 from heliostat.status import ClusterStatus, PoolStatus
 
@@ -27,7 +28,10 @@ def show_status(url: str, *, as_json: bool) -> int:
 def fetch_status(url: str) -> ClusterStatus:
     """Raises HeliostatError when no Heliostat router answers there."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/status", timeout=TIMEOUT_S).raise_for_status()
+        response = httpx.get(f"{url.rstrip('/')}/status", headers=headers(), timeout=TIMEOUT_S)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise HeliostatError(f"{url} wants an API key; put one of its keys in {VARIABLE}")
+        response.raise_for_status()
         return ClusterStatus.model_validate_json(response.content)
     except httpx.HTTPError as error:
         raise HeliostatError(f"no answer from {url}: {error}; is `heliostat serve` running there?") from error
@@ -36,7 +40,7 @@ def fetch_status(url: str) -> ClusterStatus:
 
 
 def render_status(status: ClusterStatus, console: Console) -> None:
-    """One row per replica; below, why a pool has none, and which pools are of two minds."""
+    """One row per replica; below, why a pool has none, and which ones are being replaced."""
     table = Table(
         title=f"Heliostat {status.version}: {'ready' if status.ready else 'not ready'}",
         caption="copies: handoffs so far, MiB of them all, ms of one",

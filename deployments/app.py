@@ -134,7 +134,7 @@ def _pool(spec: PoolSpec, scale: Scale | None = None) -> Application:
             "num_cpus": pool.cpus,
             "num_gpus": pool.gpus,
             "resources": pool.resources,
-            "runtime_env": {"env_vars": replica_environment(pool)},
+            "runtime_env": {"env_vars": replica_environment(pool, application_name(spec.role, spec.name))},
         },
         request_router_config=RequestRouterConfig(request_router_class=PolicyRequestRouter),
         health_check_period_s=5,

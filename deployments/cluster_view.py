@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class ServeClusterView:
             for key in spec.pools()
         }
         self._replicas: dict[PoolKey, set[str]] = {}
+        self._failed_legs: Counter[PoolKey] = Counter()
         self._names: dict[PoolKey, tuple[str, ...]] = {}
         self._identified_s: dict[PoolKey, float] = {}
         self._beats: set[asyncio.Task[None]] = set()
@@ -117,6 +119,14 @@ class ServeClusterView:
     def slots(self, role: Role, pool: str) -> PoolFigures:
         """`router.admission.PoolCapacity`: what the telemetry board knows of the pool."""
         return self._board.figures(self.names((role, pool)))
+
+    def failed_legs(self, role: Role, pool: str) -> int:
+        """`deployments.metrics.PoolFacts`: legs of this router that failed there."""
+        return self._failed_legs[role, pool]
+
+    def leg_failed(self, key: PoolKey) -> None:
+        """One more."""
+        self._failed_legs[key] += 1
 
     def unavailable(self, model: str) -> str | None:
         served = self._models.get(model)
@@ -237,6 +247,9 @@ class ViewedPool:
 
     def runs(self, versions: frozenset[str]) -> bool:
         return self.cluster.runs(self.key, versions)
+
+    def leg_failed(self) -> None:
+        self.cluster.leg_failed(self.key)
 
 
 def _label(key: PoolKey) -> str:

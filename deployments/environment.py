@@ -22,9 +22,10 @@ def router_environment() -> dict[str, str]:
     return {**_passed_through(), "VLLM_CPU_KVCACHE_SPACE": "0", "VLLM_NO_USAGE_STATS": "1"}
 
 
-def replica_environment(pool: Pool) -> dict[str, str]:
-    """One replica of `pool`."""
-    environment = {**_passed_through(), "VLLM_NO_USAGE_STATS": "1", **OVER_HTTP}
+def replica_environment(pool: Pool, service: str = "heliostat") -> dict[str, str]:
+    """One replica of `pool`; `service` is its name in traces, unless the operator has set one."""
+    named = {"OTEL_SERVICE_NAME": service}
+    environment = {**named, **_passed_through(), "VLLM_NO_USAGE_STATS": "1", **OVER_HTTP}
     if pool.gpus == 0:
         threads = str(max(1, int(pool.cpus)))
         environment |= {

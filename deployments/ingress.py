@@ -22,6 +22,7 @@ from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
+from deployments.scrape_targets import scrape_targets
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
@@ -30,6 +31,8 @@ from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot
 from router.channel.inbox import Inbox
+from router.frontend.api_keys import keys_from
+from router.live_counts import with_live
 from router.loop_watch import LoopWatch
 from router.match import VersionWait
 from router.pairing import Side, VersionPairing
@@ -64,7 +67,9 @@ class Router:
         # Imported here, because whoever only builds the application must not wait for vLLM's import.
         from router.frontend.app import build_app
         from router.frontend.openai import ModelServing, OpenAILayer
+        from router.frontend.scrape import add_scrape_route
 
+        self._keys = keys_from(os.environ)
         self._spec = spec
         pass_on_logs(spec.observability.logs)
         served = spec_models(spec)
@@ -116,6 +121,7 @@ class Router:
             served, routes, serving, (self._admission, self._accounts), self._route, make_serving
         )
         context = serve.get_replica_context()
+        self._name = context.replica_tag
         self._desk = CatalogDesk(
             spec,
             Catalog(context.replica_tag, time.time_ns),
@@ -133,7 +139,8 @@ class Router:
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
         requests = self._observe(f"{context.deployment}#{context.replica_tag}")
-        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests)
+        self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests, self._keys)
+        add_scrape_route(self._app, scrape_targets)
 
     def _observe(self, replica: str) -> RequestDesk | None:
         """Who hears of requests that are over; None where they are neither traced nor logged."""
@@ -228,10 +235,13 @@ class Router:
     def _with_router(self, status: ClusterStatus) -> ClusterStatus:
         router = RouterStatus(
             pid=os.getpid(),
+            name=self._name,
+            replicas=self._spec.router.replicas,
             streams=self._inbox.num_streams,
             loop_stall_p99_ms=self._loop_watch.p99_ms(),
         )
-        return status.model_copy(update={"models": self._accounts.to_status(), "router": router})
+        models = with_live(self._accounts.to_status(), self._admission)
+        return status.model_copy(update={"models": models, "router": router})
 
     def _publish(self) -> None:
         asyncio.get_running_loop().call_later(PUBLISH_S, self._publish)

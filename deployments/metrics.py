@@ -8,19 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from deployments.metric_kinds import (
-    CounterMetric,
-    GaugeMetric,
-    HistogramMetric,
-    MetricKinds,
-    RayMetrics,
-    Tags,
-)
-from heliostat.spec import Spec
+from deployments.metric_kinds import GaugeMetric, Increments, MetricKinds, Observations, RayMetrics
+from deployments.savings import PoolKey, savings
+from heliostat.spec import Model, Spec
 from heliostat.wire import Role
 from router.accounts import Account, Accounts, Figures, Stage
 from router.admission import ModelCounts, PoolCapacity, PoolFigures
-from router.histogram import BOUNDS_MS, Histogram, bucket
+from router.histogram import BOUNDS_MS, Histogram
 from router.loop_watch import LoopWatch
 
 
@@ -29,6 +23,13 @@ class AdmissionCounts(Protocol):
 
     def counts(self, model: str) -> ModelCounts:
         """Its numbers."""
+
+
+class PoolFacts(PoolCapacity, Protocol):
+    """What a router knows of its pools."""
+
+    def failed_legs(self, role: Role, pool: str) -> int:
+        """Legs of this router that failed there so far."""
 
 
 class _Amount(NamedTuple):
@@ -86,46 +87,6 @@ POOL_GAUGES = (
 """Each router's view of the pool telemetry. Infinite is a value, too (+Inf): no limit, or nobody answers."""
 
 
-class _Increments:
-    """A Ray counter under a sum that grows: what came since the last time is added, once."""
-
-    def __init__(self, counter: CounterMetric) -> None:
-        self._counter = counter
-        self._told: dict[tuple[str, ...], float] = {}
-
-    def grown_to(self, value: float, tags: Tags) -> None:
-        key = tuple(tags.values())
-        told = self._told.get(key, 0.0)
-        if value > told:  # Ray refuses to add nothing
-            self._told[key] = value
-            self._counter.inc(value - told, tags)
-
-
-class _Observations:
-    """A Ray histogram under one of ours, in seconds.
-
-    New values are observed as the middle of their bucket: Ray itself tells its agent no more than that.
-    """
-
-    def __init__(self, histogram: HistogramMetric) -> None:
-        self._histogram = histogram
-        self._told: dict[tuple[str, ...], list[int]] = {}
-
-    def grown_to(self, histogram: Histogram, tags: Tags) -> None:
-        key = tuple(tags.values())
-        counts = histogram.counts.copy()
-        told = self._told.get(key)
-        if counts == told:
-            return
-        self._told[key] = counts
-        for index, count in enumerate(counts):
-            low, high = bucket(index)
-            # The last bucket has no middle; twice its lower bound is what Ray takes for it.
-            value = (low + high) / 2000 if high > low else low / 500
-            for _ in range(count - (told[index] if told else 0)):
-                self._histogram.observe(value, tags)
-
-
 class Metrics:
     """All metrics of one router."""
 
@@ -134,7 +95,7 @@ class Metrics:
         spec: Spec,
         accounts: Accounts,
         admission: AdmissionCounts,
-        pools: PoolCapacity,
+        pools: PoolFacts,
         loop_watch: LoopWatch,
         routing: Histogram,
         kinds: MetricKinds | None = None,
@@ -144,14 +105,14 @@ class Metrics:
         self._pools, self._loop_watch, self._routing = pools, loop_watch, routing
         seconds = [round(bound / 1000, 7) for bound in BOUNDS_MS]
 
-        def counter(name: str, description: str, *tag_keys: str) -> _Increments:
-            return _Increments(kinds.counter(f"heliostat_{name}", description, tag_keys))
+        def counter(name: str, description: str, *tag_keys: str) -> Increments:
+            return Increments(kinds.counter(f"heliostat_{name}", description, tag_keys))
 
         def gauge(name: str, description: str, *tag_keys: str) -> GaugeMetric:
             return kinds.gauge(f"heliostat_{name}", description, tag_keys)
 
-        def histogram(name: str, description: str, *tag_keys: str) -> _Observations:
-            return _Observations(kinds.histogram(f"heliostat_{name}", description, seconds, tag_keys))
+        def histogram(name: str, description: str, *tag_keys: str) -> Observations:
+            return Observations(kinds.histogram(f"heliostat_{name}", description, seconds, tag_keys))
 
         ended = "Requests that are over."
         self._requests = counter("requests_total", ended, "model", "outcome")
@@ -171,6 +132,24 @@ class Metrics:
             (entry.read, gauge(f"pool_{entry.name}", entry.description, "role", "pool"))
             for entry in POOL_GAUGES
         ]
+        self._failed_legs = counter(
+            "pool_failed_legs_total", "Legs that failed, also those of requests that went on.", "role", "pool"
+        )
+        self._served_by = gauge(
+            "model_pool",
+            "1 for the two pools of a model, 0 for those that it has left.",
+            "model",
+            "role",
+            "pool",
+        )
+        self._targets = gauge(
+            "pool_target_seconds",
+            "The spec's target: TTFT of a prefill pool, TPOT of a decode pool.",
+            "role",
+            "pool",
+        )
+        self._saved_replicas = gauge("saved_replicas", "Replicas that dedicated pools would take besides.")
+        self._saved_gpus = gauge("saved_gpus", "GPUs that dedicated pools would take besides.")
         self._queued = gauge("admission_queued_requests", "Requests that wait for a slot.", "model")
         self._running = gauge("admission_running_requests", "Requests that hold a slot.", "model")
         self._admitted = counter("admission_admitted_total", "Slots granted.", "model")
@@ -185,12 +164,15 @@ class Metrics:
     def publish(self) -> None:
         """Tell Ray what is new since the last time. To be called on the router's event loop."""
         by_model: defaultdict[str, list[Figures]] = defaultdict(list)
+        served = self._accounts.served()
         for account in self._accounts.accounts():
+            self._publish_pools(account, served.get(account.model))
             self._publish_stages(account)
             by_model[account.model].append(account.figures)
         for model, parts in by_model.items():
             self._publish_model(model, parts[0] if len(parts) == 1 else _sum(parts))
-        for role, pool in self._spec.pools():
+        replicas: dict[PoolKey, int] = {}
+        for (role, pool), section in self._spec.pools().items():
             tags = {"role": role.value, "pool": pool}
             figures = self._accounts.pool(role, pool)
             for outcome, count in figures.requests.items():
@@ -198,11 +180,23 @@ class Metrics:
             for read, _, by_pool in self._amounts:
                 by_pool.grown_to(read(figures), tags)
             seen = self._pools.slots(role, pool)
+            replicas[role, pool] = seen.replicas
+            self._failed_legs.grown_to(self._pools.failed_legs(role, pool), tags)
             for read_pool, gauge in self._pool_gauges:
                 gauge.set(read_pool(seen), tags)
+            if target_ms := section.ttft_ms if role is Role.PREFILL else section.tpot_ms:
+                self._targets.set(target_ms / 1000, tags)
+        saved = savings(self._spec, served.values(), replicas)
+        self._saved_replicas.set(saved.replicas, {})
+        self._saved_gpus.set(saved.gpus, {})
         self._choices.grown_to(self._routing, {})
         self._stalls.grown_to(self._loop_watch.stalls, {})
         self._stall_p99.set(self._loop_watch.p99_ms() / 1000, {})
+
+    def _publish_pools(self, account: Account, now: Model | None) -> None:
+        for role in Role:
+            tags = {"model": account.model, "role": role.value, "pool": account.pool(role)}
+            self._served_by.set(float(now is not None and now.pool(role) == account.pool(role)), tags)
 
     def _publish_stages(self, account: Account) -> None:
         for stage, histogram in account.figures.stages.items():

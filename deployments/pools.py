@@ -45,6 +45,9 @@ class PoolView(Protocol):
     def runs(self, versions: frozenset[str]) -> bool:
         """Whether any of those is of one of these versions."""
 
+    def leg_failed(self) -> None:
+        """A leg failed in this pool; for the metrics."""
+
 
 LOOK_S = 0.25
 """Between two looks whether a call that no replica has taken yet can still find one."""
@@ -90,9 +93,10 @@ async def _must_be_sent(
                 nonlocal timer
                 if board.was_sent(leg_id):
                     return
-                if pool.answers() and (versions is None or pool.runs(versions)):
+                answers = pool.answers()
+                if answers and (versions is None or pool.runs(versions)):
                     timer = loop.call_later(LOOK_S, look)
-                elif not pool.answers() and loop.time() - waited_since < pool.cold_start_s:
+                elif not answers and loop.time() - waited_since < pool.cold_start_s:
                     on_cold()
                     timer = loop.call_later(LOOK_S, look)
                 else:
@@ -194,9 +198,11 @@ class ServePrefillPool:
         except TimeoutError as error:
             message = f"{replica or self._pool.label}: no prefill in {self._first_token_s:g} s"
             self._board.failed(replica)
+            self._pool.leg_failed()
             raise PrefillFailedError(message, replica) from error
         except PrefillFailedError as error:
             self._board.failed(error.replica or replica, lost=error.lost)
+            self._pool.leg_failed()
             raise
         self._board.succeeded(replica)
 
@@ -244,6 +250,7 @@ class ServeDecodePool:
                     return
                 frame = await stream.next()
         except HandoffFailedError as error:
+            self._pool.leg_failed()
             if error.replica:
                 self._board.failed(error.replica, lost=error.lost)
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from ray import serve
 from deployments.engine_factory import create_engine, engine_config
 from deployments.identity import Identity
 from deployments.logs import pass_on_logs
+from deployments.replica_metrics import PUBLISH_S, ReplicaMetrics
 from deployments.replica_spans import ReplicaSpans
 from deployments.scaling_stats import Doors, Stats, to_stats
 from heliostat.errors import EngineStartError, HeliostatError
@@ -35,6 +37,8 @@ from router.scaling import Served
 from router.tracing.setup import start_traces
 
 NO_DOOR = Door()
+
+logger = logging.getLogger(__name__)
 
 MAX_ABORTED = 4096
 """Ids that are remembered as aborted; the oldest go first."""
@@ -64,6 +68,9 @@ class _Replica:
         # What a replica that was killed here kept is nobody's.
         remove_dead(make_directory(config.transfer))
         await self._engine.start()
+        self._metrics = ReplicaMetrics(spec.role, spec.name)
+        self._publishing = asyncio.create_task(self._publish())
+        self._publishing.add_done_callback(_on_end)
 
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         self._outbox.kv_changed(added, removed)
@@ -88,6 +95,13 @@ class _Replica:
         """Load and version for people, with what the handoffs cost."""
         status = await self._engine.status(os.getpid())
         return status.model_copy(update={"weights": self._identity.weights})
+
+    async def _publish(self) -> None:
+        """Ray's metrics look at what the replica carries, and at its handoffs."""
+        while True:
+            status = await self._engine.status(os.getpid())
+            self._metrics.publish(self._engine.load(), status.handoffs)
+            await asyncio.sleep(PUBLISH_S)
 
     async def load_adapter(self, adapter: Adapter) -> None:
         """Have an adapter in memory before its first request. Raises HeliostatError."""
@@ -194,3 +208,9 @@ class DecodeReplica(_Replica):
         self._aborted[request_id] = None
         while len(self._aborted) > MAX_ABORTED:
             self._aborted.popitem(last=False)
+
+
+def _on_end(publishing: "asyncio.Task[None]") -> None:
+    """It ends with the replica, or by a mistake of ours that must not stay silent."""
+    if not publishing.cancelled() and (error := publishing.exception()):
+        logger.error("the metrics of this replica ended", exc_info=error)

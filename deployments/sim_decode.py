@@ -7,12 +7,15 @@ multiplication for the token, a frame, and a waiter to wake. All frames of a ste
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from math import inf
 
 from deployments.engine import EngineConfig
-from deployments.sim_stream import Phase, Stream, delta, open_stream
+from deployments.sim_stream import Phase, Stream, delta, load_record, open_stream
 from deployments.sim_tokens import extend, next_token
-from heliostat.errors import HandoffFailedError
+from heliostat.errors import HandoffFailedError, KVRefusedError, TicketExpiredError
 from heliostat.wire import DecodeRequest, Load, StepTime, TokenDelta, TokenFrame
+from kvtransfer.ledger import Ledger
+from kvtransfer.transport import Outcome
 from router.step_clock import StepFit
 from simulator.profile import ReplicaTiming
 
@@ -32,6 +35,8 @@ class SimDecode:
         *,
         vocab: range,
         replica: ReplicaTiming,
+        ledger: Ledger,
+        fail_containing: int | None,
         die_after: int | None,
         stall_after: int | None,
         sleep: Callable[[float], Awaitable[None]],
@@ -41,6 +46,8 @@ class SimDecode:
         """Why it can serve no more; empty while it can."""
         self.preempted = 0
         self._config = config
+        self._ledger = ledger
+        self._fail_containing = fail_containing
         self._vocab = vocab
         self._die_after = die_after
         self._stall_after = stall_after
@@ -65,7 +72,7 @@ class SimDecode:
         """Raises HandoffFailedError."""
         if self.death:
             raise HandoffFailedError(f"{self._config.replica}: {self.death}", self._config.replica, True)
-        stream = open_stream(self._config, self._replica, request, self._clock())
+        stream = self._open(request)
         if stream.left < 1:
             ends = tuple(TokenDelta(index, (), None, "length", None) for index in range(len(stream.states)))
             yield TokenFrame(ends, True, self.load(), None)
@@ -92,6 +99,23 @@ class SimDecode:
             self._shares[stream.model] -= 1
             if not self._shares[stream.model]:
                 del self._shares[stream.model]
+
+    def _open(self, request: DecodeRequest) -> Stream:
+        """Raises HandoffFailedError, and books it."""
+        ticket, now_s = request.ticket, self._clock()
+        try:
+            if ticket and self._fail_containing in request.token_ids:
+                raise HandoffFailedError(f"{self._config.replica}: the handoff failed on purpose")
+            stream = open_stream(self._config, self._replica, request, now_s)
+        except HandoffFailedError as error:
+            if ticket:
+                expired = ticket.expires_at_s < now_s
+                kind = (TicketExpiredError if expired else KVRefusedError).kind
+                self._ledger.copied(load_record(ticket, 0.0, kind, str(error)))
+            raise
+        if ticket:
+            self._ledger.commit(ticket.ticket_id, ticket.domain, ticket.num_blocks, now_s, inf)
+        return stream
 
     # The step loop.
 
@@ -159,6 +183,9 @@ class SimDecode:
         self._kick()
 
     def _run(self, stream: Stream) -> None:
+        if ticket := stream.ticket:
+            self._ledger.admit(ticket.ticket_id)
+            self._ledger.copied(load_record(ticket, stream.handoff_s * 1e3))
         stream.phase = Phase.RUNNING
         self._running.append(stream)
         self._context += stream.context
@@ -210,6 +237,8 @@ class SimDecode:
     def _leave(self, stream: Stream) -> None:
         """Its reader is gone, or has its last frame."""
         phase, stream.phase = stream.phase, Phase.OVER
+        if stream.ticket:
+            self._ledger.end(stream.ticket.ticket_id, Outcome.RELEASED, self._clock())
         if phase is Phase.WAITING:
             self._waiting.remove(stream)
         elif phase is Phase.LOADING and stream.handoff is not None:

@@ -8,11 +8,15 @@ for a handoff: a ticket carries its domain, and the decode side takes its word f
 A pool's `engine_args: {faults: {...}}` breaks its replicas on purpose:
 
     fail_prefill_containing: 42   every prefill of a prompt with that token fails
+    fail_handoff_containing: 42   every handoff of one, on its decode side
     die_after_tokens: 100         after so many output tokens all streams fail, and the replica is ill
     stall_after_tokens: 100       after so many output tokens no stream gets another one
     slow: 3.0                     everything takes three times as long
 
-Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`, handoffs in `status`.
+Its ledger has no news of how tickets ended elsewhere: a prefill replica takes those that nobody gave up for
+read, and saves cost it nothing. Loads are booked with the time that they took.
+
+Not covered: log probabilities, stop tokens, streamed tickets, `transfer.memory_gib`.
 """
 
 import asyncio
@@ -29,6 +33,7 @@ from deployments.sim_tokens import DEFAULT_VOCAB
 from heliostat.errors import EngineStartError, HeliostatError
 from heliostat.status import ReplicaStatus
 from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Role, TokenFrame
+from kvtransfer.ledger import Ledger
 from simulator.profile import Hardware, ReplicaTiming, replica_timing
 from simulator.timing import Scaled
 
@@ -39,6 +44,7 @@ class SimFaults(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fail_prefill_containing: int | None = None
+    fail_handoff_containing: int | None = None
     die_after_tokens: int | None = Field(default=None, ge=1)
     stall_after_tokens: int | None = Field(default=None, ge=1)
     slow: float = Field(default=1.0, gt=0)
@@ -70,9 +76,11 @@ class SimEngine:
                 config.pool_name, f"faults: {error.errors()[0]['msg']}", "none: nothing was started"
             ) from error
         replica = _timed(config, faults.slow)
+        self._ledger = Ledger(config.transfer.transport)
         self._prefill = SimPrefill(
             config,
             replica=replica,
+            ledger=self._ledger,
             fail_containing=faults.fail_prefill_containing,
             sleep=sleep,
             clock=clock,
@@ -82,6 +90,8 @@ class SimEngine:
             config,
             vocab=vocab,
             replica=replica,
+            ledger=self._ledger,
+            fail_containing=faults.fail_handoff_containing,
             die_after=faults.die_after_tokens,
             stall_after=faults.stall_after_tokens,
             sleep=sleep,
@@ -121,7 +131,7 @@ class SimEngine:
         return self._prefill.load() if self._config.role is Role.PREFILL else self._decode.load()
 
     async def status(self, pid: int) -> ReplicaStatus:
-        return ReplicaStatus.of(self.load(), (), pid)
+        return ReplicaStatus.of(self.load(), self._ledger.figures(), pid)
 
     async def check_health(self) -> None:
         if self._decode.death:

@@ -9,6 +9,8 @@ from deployments.engine import EngineConfig, KvListener
 from heliostat.errors import PrefillFailedError
 from heliostat.wire import Load, PrefillRequest, PrefillResult, Ticket, adapted_domain
 from kvtransfer.handoff import digest_tokens
+from kvtransfer.ledger import Ledger
+from kvtransfer.transport import Outcome
 from router.prefix_index import BLOCK_TOKENS, PrefixIndex
 from router.step_clock import PrefillRate
 from simulator.engine.kv_space import KvSpace
@@ -24,12 +26,14 @@ class SimPrefill:
         config: EngineConfig,
         *,
         replica: ReplicaTiming,
+        ledger: Ledger,
         fail_containing: int | None,
         sleep: Callable[[float], Awaitable[None]],
         clock: Callable[[], float],
         on_kv: KvListener | None,
     ) -> None:
         self._config = config
+        self._ledger = ledger
         self._timing = replica.timing
         self._kv_tokens = replica.kv_tokens
         self._kv_bytes_per_token = replica.kv_bytes_per_token
@@ -114,7 +118,10 @@ class SimPrefill:
         self._tickets += 1
         ticket_id = f"{self._config.owner}-{self._tickets}"
         num_tokens = len(request.token_ids)
-        expires_at_s = self._leases[ticket_id] = self._clock() + self._config.transfer.lease_s
+        num_blocks = -(-num_tokens // BLOCK_TOKENS)
+        now_s, lease_s = self._clock(), self._config.transfer.lease_s
+        expires_at_s = self._leases[ticket_id] = now_s + lease_s
+        self._ledger.commit(ticket_id, domain, num_blocks, now_s, lease_s)
         return Ticket(
             ticket_id=ticket_id,
             transport=self._config.transfer.transport,
@@ -122,7 +129,7 @@ class SimPrefill:
             domain=domain,
             prefix_digest=digest_tokens(request.token_ids, domain),
             num_tokens=num_tokens,
-            num_blocks=-(-num_tokens // BLOCK_TOKENS),
+            num_blocks=num_blocks,
             num_bytes=num_tokens * self._kv_bytes_per_token,
             owner=self._config.replica,
             expires_at_s=expires_at_s,
@@ -130,6 +137,7 @@ class SimPrefill:
 
     def release(self, ticket_id: str) -> bool:
         """True if there was such a ticket."""
+        self._ledger.end(ticket_id, Outcome.RELEASED, self._clock())
         return self._leases.pop(ticket_id, None) is not None
 
     def sweep(self) -> None:
@@ -137,7 +145,9 @@ class SimPrefill:
         now = self._clock()
         # In the order of their leases, which are all equally long.
         while self._leases and next(iter(self._leases.values())) < now:
-            del self._leases[next(iter(self._leases))]
+            ticket_id = next(iter(self._leases))
+            del self._leases[ticket_id]
+            self._ledger.end(ticket_id, Outcome.ADMITTED, now)
 
     def load(self) -> Load:
         """What is queued and being computed."""

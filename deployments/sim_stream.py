@@ -11,8 +11,8 @@ import msgspec
 from deployments.engine import EngineConfig
 from deployments.sim_tokens import extend, first_state
 from heliostat.errors import HandoffFailedError
-from heliostat.wire import DecodeRequest, TokenDelta, TokenFrame
-from kvtransfer.handoff import digest_tokens
+from heliostat.wire import DecodeRequest, Ticket, TokenDelta, TokenFrame
+from kvtransfer.handoff import CopyRecord, Direction, digest_tokens
 from simulator.profile import ReplicaTiming
 
 
@@ -41,6 +41,7 @@ class Stream:
     context: int
     left: int
     handoff_s: float
+    ticket: Ticket | None = None
     phase: Phase = Phase.WAITING
     load_ms: float | None = None
     handoff: asyncio.Task[None] | None = None
@@ -89,4 +90,20 @@ def open_stream(config: EngineConfig, timed: ReplicaTiming, request: DecodeReque
         context=(len(prompt) + len(request.generated)) * sampling.n,
         left=min(fits, sampling.max_tokens or fits) - len(request.generated),
         handoff_s=timed.timing.handoff_ms(ticket.num_bytes) / 1e3 if ticket else 0.0,
+        ticket=ticket,
+    )
+
+
+def load_record(ticket: Ticket, ms: float, kind: str = "", failure: str | None = None) -> CopyRecord:
+    """A handoff's load as ledgers book it; `kind` and `failure` are those of one that failed."""
+    return CopyRecord(
+        ticket_id=ticket.ticket_id,
+        domain=ticket.domain,
+        direction=Direction.LOAD,
+        num_blocks=ticket.num_blocks,
+        num_bytes=ticket.num_bytes,
+        ms=ms,
+        hidden_ms=0.0,
+        kind=kind,
+        failure=failure,
     )

@@ -6,6 +6,7 @@
     ├── EngineStartError        the engine of a replica did not start
     ├── RequestError            one request cannot be served; carries its HTTP status
     │   ├── InvalidRequestError     400: the request itself is wrong
+    │   ├── UnauthorizedError       401: the request carries no valid API key
     │   ├── ModelChangesOffError    403: the spec does not let models come and go
     │   ├── UnknownModelError       404: no model of that name is served
     │   ├── ModelExistsError        409: the name stands for a model already
@@ -100,6 +101,13 @@ class UnknownModelError(RequestError):
 
     status = 404
     kind = "NotFoundError"
+
+
+class UnauthorizedError(RequestError):
+    """The router wants an API key, and the request carries none of them."""
+
+    status = 401
+    kind = "AuthenticationError"
 
 
 class ModelChangesOffError(RequestError):

@@ -207,11 +207,12 @@ class Pool(_Frozen):
     )
     """Keys that Serve and the routers go by; a replica does not know them."""
 
-    OUTSIDE_ROUTERS: ClassVar = (
-        *("replicas", "autoscale", "drain_s", "surge_percent", "cpus", "resources", "kv_cache_gib"),
-        *("max_running", "engine_args", "engine", "sim"),
+    ROUTERS: ClassVar = (
+        *("weights", "adapters", "lora", "icarus", "local_prefill_tokens", "gpus", "policy", "ttft_ms"),
+        "tpot_ms",
     )
-    """Keys that Serve and the replicas go by; a router does not know them."""
+    """Keys that the routers go by. Of the others they know only whether a pool may be at 0, and how long its
+    first replica then takes."""
 
     @property
     def takes_adapters(self) -> bool:
@@ -384,7 +385,7 @@ class Spec(_Frozen):
 
 def _for_routers(pool: Pool) -> Pool:
     """Of its size they know whether it may be 0, and how long a first replica then takes."""
-    bare = _without(pool, Pool.OUTSIDE_ROUTERS)
+    bare = _without(pool, Pool.model_fields.keys() - Pool.ROUTERS)
     if pool.replicas.min:
         return bare
     autoscale = Autoscale(cold_start_s=pool.autoscale.cold_start_s)

@@ -43,7 +43,12 @@ class HandoffFigures(_Frozen):
 
 class ReplicaStatus(_Frozen):
     """One replica: requests waiting and running, KV blocks in use (0 to 1), its handoffs so far, and the
-    digest of its weights, by which an upgrade tells old from new."""
+    digest of its weights, by which an upgrade tells old from new.
+
+    `max_running` is how many it computes at a time (0: not known). `tpot_ms` is the time of a decode step
+    now, `prefill_tokens_per_s` what it computes of prompts while it computes; both 0 before the first.
+    `shares` counts the requests in it, by model, from whichever router they came.
+    """
 
     name: str
     waiting: int
@@ -53,6 +58,10 @@ class ReplicaStatus(_Frozen):
     handoffs: tuple[HandoffFigures, ...]
     pid: int
     weights: str = ""
+    max_running: int = 0
+    tpot_ms: float = 0.0
+    prefill_tokens_per_s: float = 0.0
+    shares: dict[str, int] = {}
 
     @classmethod
     def of(cls, load: Load, handoffs: tuple[HandoffFigures, ...], pid: int) -> Self:
@@ -65,6 +74,10 @@ class ReplicaStatus(_Frozen):
             kv_use=load.kv_use,
             handoffs=handoffs,
             pid=pid,
+            max_running=load.max_running,
+            tpot_ms=load.tpot_ms,
+            prefill_tokens_per_s=load.prefill_tokens_per_s,
+            shares=dict(load.shares),
         )
 
     @property
@@ -98,6 +111,22 @@ class PoolStatus(_Frozen):
     problem: str | None
 
 
+class LiveCounts(_Frozen):
+    """One model at the door of one router: `queued` and `running` are now, all else is since that started.
+
+    Counted as it happens, while the rest of `ModelStatus` is written when a request is over: the
+    difference of two answers is a rate. `admitted` counts requests that got a slot, and `prompt_tokens`
+    theirs; `refused` counts every 429.
+    """
+
+    queued: int = 0
+    running: int = 0
+    admitted: int = 0
+    refused: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
 class ModelStatus(_Frozen):
     """One model in one router since that started: requests by outcome, tokens, and how long they took.
 
@@ -116,15 +145,19 @@ class ModelStatus(_Frozen):
     ttft_p95_ms: float
     tpot_p50_ms: float
     tpot_p95_ms: float
+    live: LiveCounts = LiveCounts()
 
 
 class RouterStatus(_Frozen):
     """The router replica that answers: `streams` it has open, and how late its event loop runs.
 
-    `loop_stall_p99_ms`: 99 of 100 timers of the last 30 s were no later than that.
+    `loop_stall_p99_ms`: 99 of 100 timers of the last 30 s were no later than that. `name` tells the
+    `replicas` routers of the cluster apart; another answer may come from another one.
     """
 
     pid: int
+    name: str = ""
+    replicas: int = 1
     streams: int
     loop_stall_p99_ms: float
 

@@ -6,7 +6,7 @@ to Prometheus, `/status` shows a part of them.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
@@ -152,6 +152,10 @@ class Accounts:
             self._prefilled(account, token_ids, trace)
             self._decoded(figures, len(token_ids), trace, ended_s)
         _time(figures.stages, trace, outcome, ended_s)
+
+    def served(self) -> Mapping[str, Model]:
+        """The models that are served now."""
+        return self._served
 
     def model(self, name: str) -> Figures:
         """A model's figures on the pools that it has now, or had last; not a copy. Raises KeyError."""

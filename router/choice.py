@@ -143,8 +143,6 @@ class Chooser:
         """The replica has taken the call; Serve may have gone on to another than the first."""
         num_tokens, output = leg_tokens(leg)
         self._board.sent(call_id, leg.request_id, replica, num_tokens, num_tokens + output)
-        if leg.traceparent and self._notes is not None:
-            self._notes.sent(leg.request_id, replica)
 
 
 def leg_tokens(leg: Leg) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class RequestVersions:
             return None
         until = self._clock() + self._wait.at_most_s
         while (choice := self._pairing.writers(self._pinned, avoid)).problem:
-            if self._pinned is not None:
+            if self._pinned is not None and not choice.passing:
                 raise VersionsGoneError(f"the answer cannot be continued: {choice.problem}")
             if self._clock() >= until:
                 raise PoolUnavailableError(
@@ -75,7 +75,7 @@ class RequestVersions:
             return None
         choice = self._pairing.readers(ticket.writer if ticket else None, self._pinned)
         if choice.problem:
-            if self._pinned is not None:
+            if self._pinned is not None and not choice.passing:
                 raise VersionsGoneError(f"the answer cannot be continued: {choice.problem}")
             raise HandoffFailedError(f"no replica may read this KV any more: {choice.problem}")
         return choice.versions

@@ -19,13 +19,15 @@ from router.roster import Group, Roster
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Ids of the versions that may be asked (None: any), or the `problem` when there is none."""
+    """Ids of the versions that may be asked, or why there is none: a `problem`, `passing` within a beat."""
 
-    versions: frozenset[str] | None = None
+    versions: frozenset[str] = frozenset()
     problem: str = ""
+    passing: bool = False
 
 
-ANY = Choice()
+NOBODY = Choice()
+"""The pool has no replica, and one that comes up has to say who it is before it gets anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class VersionPairing:
         if plan.settled and pinned is None:
             return plan.settled[0]
         if not plan.writers:
-            return ANY
+            return self._unknown(plan.key[0])
+        if not plan.readers and (unknown := self._unknown(plan.key[1])).problem:
+            return unknown
         weights: dict[str, float] = {}
         for name, group in plan.writers.items():
             if pinned and not pinned.writes(group.version):
@@ -105,7 +109,7 @@ class VersionPairing:
                 continue
             weights[name] = self._weight(plan, group, readers, avoid)
         if not weights:
-            return Choice(frozenset(), self._gone(pinned) if pinned else plan.problem)
+            return Choice(problem=self._gone(pinned) if pinned else plan.problem)
         return Choice(frozenset((_drawn(weights, self._draw()),)))
 
     def readers(self, writer: Version | None, pinned: Pinned | None) -> Choice:
@@ -114,7 +118,7 @@ class VersionPairing:
         if plan.settled and pinned is None and (writer is None or writer.id in plan.fits):
             return plan.settled[1]
         if not plan.readers:
-            return ANY
+            return self._unknown(plan.key[1])
         versions, problem = set(), ""
         for name, group in plan.readers.items():
             if pinned and not pinned.reads(group.version):
@@ -125,7 +129,7 @@ class VersionPairing:
             problem = problem or misfit or ""
         if versions:
             return Choice(frozenset(versions))
-        return Choice(frozenset(), problem or (self._gone(pinned) if pinned else plan.problem))
+        return Choice(problem=problem or (self._gone(pinned) if pinned else plan.problem))
 
     def version(self, replica: str) -> Version | None:
         """What a replica runs, if it has said so."""
@@ -171,6 +175,13 @@ class VersionPairing:
         reading = sum(len(each.replicas) for each in plan.readers.values()) or 1
         share = sum(len(each.replicas) for each in readers) / reading
         return min(len(group.replicas) / writing, share) if plan.readers else len(group.replicas) / writing
+
+    @staticmethod
+    def _unknown(replicas: tuple[str, ...]) -> Choice:
+        """Of a pool no replica of which has said who it is."""
+        if not replicas:
+            return NOBODY
+        return Choice(problem=f"{replicas[0]} has not said yet what it runs", passing=True)
 
     @staticmethod
     def _gone(pinned: Pinned) -> str:

@@ -11,9 +11,10 @@ MAX_NOTES = 4096
 
 @dataclass(slots=True)
 class Routed:
-    """The last choice for a leg. Times are seconds, monotonic; `sent_s` is 0 until a replica has taken it.
+    """The last choice for a leg, at `chosen_s` (seconds, monotonic), and the policy's cost and reason for it.
 
-    `cost` and `reason` are the policy's for its best replica; `choices` counts how often it was asked.
+    `choices` counts how often the policy was asked. When a replica took the leg is not known here: Serve
+    says that late, in its throughput mode at the end of the call (Ray 2.60).
     """
 
     replica: str
@@ -22,7 +23,6 @@ class Routed:
     reason: str
     chosen_s: float
     choices: int = 1
-    sent_s: float = 0.0
 
 
 class RouteNotes:
@@ -39,11 +39,6 @@ class RouteNotes:
         self._notes[leg_id] = Routed(replica, candidates, cost, reason, self._clock(), choices)
         if len(self._notes) > MAX_NOTES:
             self._notes.popitem(last=False)
-
-    def sent(self, leg_id: str, replica: str) -> None:
-        """A replica has taken it; Serve may have gone on to another than the best."""
-        if note := self._notes.get(leg_id):
-            note.replica, note.sent_s = replica, self._clock()
 
     def take(self, leg_id: str) -> Routed | None:
         """What is noted of a leg, once."""

@@ -1,4 +1,4 @@
-"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready`, `/status` and `/heliostat/models`."""
+"""The HTTP surface: OpenAI's endpoints, `/health`, `/ready`, `/status`, `/heliostat/models` and `/ui`."""
 
 import math
 import time
@@ -21,6 +21,7 @@ from vllm.exceptions import GracefulHTTPError
 from heliostat.errors import HeliostatError, InvalidRequestError, OverloadedError, UnknownModelError
 from heliostat.status import ClusterStatus
 from router.cluster import ClusterView
+from router.frontend.api_keys import ApiKeyCheck, ApiKeys
 from router.frontend.body_limit import BodyLimit
 from router.frontend.connection import while_connected
 from router.frontend.engine_client import Hints, current_hints, current_trace
@@ -28,6 +29,7 @@ from router.frontend.error_response import error_response, request_error_respons
 from router.frontend.models import ModelDesk, add_model_routes
 from router.frontend.observe import Observe
 from router.frontend.openai import HANDLER_ARGS, ModelServing
+from router.frontend.ui_routes import add_ui_routes
 from router.requests import RequestDesk
 from router.trace import Trace
 
@@ -113,10 +115,12 @@ def build_app(
     with_router: WithRouter,
     desk: ModelDesk,
     requests: RequestDesk | None = None,
+    keys: ApiKeys | None = None,
 ) -> FastAPI:
     """The ASGI application of one router replica; `serving` changes as models come and go.
 
-    `requests` hears of every request that is over, where they are traced or logged.
+    `requests` hears of every request that is over, where they are traced or logged. Without `keys` it
+    serves everybody.
     """
     app = FastAPI(title="Heliostat", docs_url=None, redoc_url=None)
     app.state.args = HANDLER_ARGS
@@ -125,8 +129,10 @@ def build_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(GracefulHTTPError, _refused)
     app.add_middleware(BodyLimit)
+    if keys is not None:
+        app.add_middleware(ApiKeyCheck, keys=keys)
     if requests is not None:
-        app.add_middleware(Observe, desk=requests)  # around the other: what that refuses is reported, too
+        app.add_middleware(Observe, desk=requests)  # around the others: what they refuse is reported, too
     endpoints = Endpoints(serving, cluster, with_router)
     for path, post in (
         ("/v1/chat/completions", endpoints.chat),
@@ -145,6 +151,7 @@ def build_app(
     ):
         app.get(path, response_model=None)(get)
     add_model_routes(app, desk)
+    add_ui_routes(app)
     return app
 
 

@@ -4,7 +4,7 @@
       text_completion home          internal  one prompt's way through the pipeline
         admit                       internal
         prefill                     client    a leg, once per attempt
-          route                     internal  until a replica has taken it
+          route                     internal  until its replica was chosen
         decode                      client
           route                     internal
 
@@ -170,7 +170,7 @@ def _leg_spans(leg: Leg, parent: TraceContext, request_end_s: float, routed: Rou
             leg.context.child(),
             leg.context,
             leg.started_s,
-            max(leg.started_s, routed.sent_s or routed.chosen_s),
+            max(leg.started_s, routed.chosen_s),
             {
                 "heliostat.replica": routed.replica,
                 "heliostat.route.candidates": routed.candidates,

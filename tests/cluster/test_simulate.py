@@ -160,3 +160,27 @@ def test_the_help_names_every_gpu_and_workload() -> None:
     assert simulate.gpu in GPUS
     help_text = Path(__file__).parents[2].joinpath("cluster", "simulate_args.py").read_text()
     assert not [name for name in (*GPUS, *get_args(Kind)) if name not in help_text]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--autoscale"], "no pool can scale"),
+        (["--start", "5"], "needs --autoscale"),
+        (["--autoscale", "--find-min-gpus"], "leave out --autoscale"),
+    ],
+)
+def test_autoscale_where_it_does_not_fit_is_refused(
+    spec: str, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    assert main(flags(spec, *more)) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_autoscale_scales_a_spec_that_has_room(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[2] / "examples" / "planning" / "autoscaling.yaml"
+    assert main(flags(str(example), "--autoscale", "--start", "5", "--json")) == 0
+    report = Report.model_validate_json(capsys.readouterr().out)
+    pools = {pool.name: pool for pool in report.cells[0].rounds[0].pools}
+    assert pools["shared"].replicas < 8, "not its max"
+    assert 0 < pools["tools"].replicas_mean < 1, "it began at 0 and was called"

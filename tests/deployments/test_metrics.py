@@ -1,12 +1,12 @@
 """What Prometheus gets to see, over metrics that only remember."""
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import pytest
 
-from deployments.metric_kinds import RayMetrics, Tags
+from deployments.metric_kinds import MetricKinds, RayMetrics
 from deployments.metrics import Metrics
 from heliostat.spec import Family, Model, Pool, Spec
 from heliostat.wire import Role
@@ -16,7 +16,7 @@ from router.histogram import Histogram
 from router.loop_watch import LoopWatch
 from router.trace import Trace
 
-POOL = Pool(weights="w")
+POOL = Pool(weights="w", gpus=2)
 SPEC = Spec(
     family=Family(base="b"),
     prefill={"shared": POOL},
@@ -29,49 +29,10 @@ TRACE = Trace(
 )  # fmt: skip
 
 
-class FakeMetric:
-    """A metric of any kind: all values that it got, by its tags."""
+class FakeKinds(MetricKinds, Protocol):
+    """tests/deployments/conftest.py has it."""
 
-    def __init__(self, tag_keys: tuple[str, ...]) -> None:
-        self.tag_keys = tag_keys
-        self.values: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
-
-    def inc(self, value: float, tags: Tags) -> None:
-        assert value > 0  # as Ray has it
-        self.set(value, tags)
-
-    def observe(self, value: float, tags: Tags) -> None:
-        self.set(value, tags)
-
-    def set(self, value: float, tags: Tags) -> None:
-        assert set(tags) == set(self.tag_keys)
-        self.values[tuple(tags[key] for key in self.tag_keys)].append(value)
-
-
-@dataclass
-class FakeMetrics:
-    made: dict[str, FakeMetric] = field(default_factory=dict)
-
-    def counter(self, name: str, description: str, tag_keys: tuple[str, ...]) -> FakeMetric:
-        assert name.endswith("_total")
-        return self.gauge(name, description, tag_keys)
-
-    def gauge(self, name: str, description: str, tag_keys: tuple[str, ...]) -> FakeMetric:
-        assert name not in self.made
-        assert name.startswith("heliostat_")
-        assert set(tag_keys) <= {"model", "pool", "role", "outcome", "stage"}
-        self.made[name] = FakeMetric(tag_keys)
-        return self.made[name]
-
-    def histogram(
-        self, name: str, description: str, boundaries: list[float], tag_keys: tuple[str, ...]
-    ) -> FakeMetric:
-        assert boundaries == sorted(set(boundaries))
-        assert boundaries[0] > 0
-        return self.gauge(name, description, tag_keys)
-
-    def values(self, name: str, *tags: str) -> list[float]:
-        return self.made[f"heliostat_{name}"].values[tags]
+    def values(self, name: str, *tags: str) -> list[float]: ...
 
 
 class FakeAdmission:
@@ -84,9 +45,13 @@ class FakeAdmission:
 
 class FakePools:
     figures = PoolFigures(3, 2, 8.0, 5.0, 4096.0, 250.0)
+    failed = 0
 
     def slots(self, role: Role, pool: str) -> PoolFigures:
         return self.figures
+
+    def failed_legs(self, role: Role, pool: str) -> int:
+        return self.failed if role is Role.PREFILL else 0
 
 
 class StillTimer:
@@ -108,21 +73,22 @@ class StillLoop:
 class House:
     """A `Metrics` and all that it reads."""
 
+    kinds: FakeKinds
     accounts: Accounts = field(default_factory=lambda: Accounts(SPEC, lambda: 3.0))
     admission: FakeAdmission = field(default_factory=FakeAdmission)
     pools: FakePools = field(default_factory=FakePools)
+    spec: Spec = SPEC
     watch: LoopWatch = field(default_factory=lambda: LoopWatch(StillLoop()))
-    kinds: FakeMetrics = field(default_factory=FakeMetrics)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(
-            SPEC, self.accounts, self.admission, self.pools, self.watch, Histogram(), self.kinds
+            self.spec, self.accounts, self.admission, self.pools, self.watch, Histogram(), self.kinds
         )
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def house(fake_kinds: FakeKinds) -> House:
+    return House(fake_kinds)
 
 
 def test_counters_are_increments_and_told_once(house: House) -> None:
@@ -235,3 +201,38 @@ def test_a_model_that_comes_back_on_other_pools_counts_on(house: House) -> None:
     assert values("prompt_tokens_total", "math") == [100, 50]
     for pool in ("shared", "new"):
         assert len(values("stage_seconds", "math", "prefill", pool, "ttft")) == 1
+
+
+def test_failed_legs_targets_and_savings_are_told(house: House) -> None:
+    house.pools.failed = 3
+    house.metrics.publish()
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("pool_failed_legs_total", "prefill", "shared") == [3]
+    assert values("pool_failed_legs_total", "decode", "d") == []
+    assert values("pool_target_seconds", "prefill", "shared") == []
+    # Two models on three replicas in each pool: dedicated would take as many again.
+    assert values("saved_replicas") == [6, 6]
+    assert values("saved_gpus") == [12, 12]
+
+
+def test_a_pools_target_is_told_in_seconds(fake_kinds: FakeKinds) -> None:
+    pools = {"prefill": {"shared": POOL.model_copy(update={"ttft_ms": 1500, "tpot_ms": 1})}}
+    pools["decode"] = {"d": POOL.model_copy(update={"ttft_ms": 1, "tpot_ms": 40})}
+    house = House(fake_kinds, spec=SPEC.model_copy(update=pools))
+    house.metrics.publish()
+    assert fake_kinds.values("pool_target_seconds", "prefill", "shared") == [1.5]
+    assert fake_kinds.values("pool_target_seconds", "decode", "d") == [0.04]
+
+
+def test_a_models_pools_are_told_until_it_leaves_them(house: House) -> None:
+    house.metrics.publish()
+    house.accounts.remove("math")
+    house.metrics.publish()
+    house.accounts.add("math", Model(prefill="new", decode="d"))
+    house.metrics.publish()
+    values = house.kinds.values
+    assert values("model_pool", "math", "prefill", "shared") == [1, 0, 0]
+    assert values("model_pool", "math", "prefill", "new") == [1]
+    assert values("model_pool", "math", "decode", "d")[:2] == [1, 0]
+    assert values("model_pool", "code", "decode", "d") == [1, 1, 1]

@@ -16,6 +16,7 @@ class FakePool:
 
     looks: int
     label: str = "pool decode.base"
+    cold_start_s: float = 0.0
 
     def answers(self) -> bool:
         self.looks -= 1

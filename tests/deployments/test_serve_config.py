@@ -1,5 +1,6 @@
 """A spec as a Serve config file: what Serve itself makes of it, and what a changed spec changes."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -77,8 +78,7 @@ def test_room_for_more_requests_is_no_affair_of_the_routers() -> None:
 def test_of_a_pools_size_the_routers_know_only_whether_it_may_be_0() -> None:
     bounds = [Replicas(min=0, max=1), Replicas(min=0, max=4), Replicas(min=1, max=4), Replicas(min=2, max=2)]
     specs = [with_pool(SPEC, Role.DECODE, "base", replicas=each) for each in bounds]
-    pairs = zip(specs, specs[1:], strict=False)
-    assert [changed(*pair, "args") for pair in pairs] == [set(), {"heliostat"}, set()]
+    assert [changed(*pair, "args") for pair in itertools.pairwise(specs)] == [set(), {"heliostat"}, set()]
 
 
 def test_a_new_router_comes_before_an_old_one_leaves_and_one_at_a_time() -> None:

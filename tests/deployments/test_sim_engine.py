@@ -336,3 +336,61 @@ def test_a_slow_replica_takes_longer_for_everything() -> None:
 def test_unknown_faults_stop_the_start() -> None:
     with pytest.raises(EngineStartError):
         engine(Role.DECODE, faults={"explode": True})
+
+
+def test_handoffs_are_booked_on_both_sides() -> None:
+    async def story() -> None:
+        writer, reader = engine(Role.PREFILL), engine(Role.DECODE, SimTiming(handoff_gib_per_s=1e-3))
+        ticket = (await writer.prefill(prefill_request())).ticket
+        await collect(reader.decode(decode_request(ticket, 3)))
+        (read,) = (await reader.status(1)).handoffs
+        assert (read.transport, read.domain) == ("shm", ticket.domain)
+        assert (read.committed, read.admitted, read.released, read.open) == (1, 1, 1, 0)
+        assert (read.copies, read.num_bytes) == (1, ticket.num_bytes)
+        assert read.ms == pytest.approx(ticket.num_bytes / (1e-3 * 2**30) * 1e3)
+        assert read.stranded_block_s == 0
+        (written,) = (await writer.status(1)).handoffs
+        assert (written.committed, written.open) == (1, 1)
+        await asyncio.sleep(31)
+        await writer.sweep()
+        (written,) = (await writer.status(1)).handoffs
+        assert (written.admitted, written.released, written.stranded_block_s) == (1, 1, 0)
+
+    run(story())
+
+
+def test_kv_that_nobody_reads_is_stranded_on_both_sides() -> None:
+    async def story() -> None:
+        writer, reader = engine(Role.PREFILL), engine(Role.DECODE, SimTiming(step_ms=1000), max_running=1)
+        ticket = (await writer.prefill(prefill_request())).ticket
+        first = asyncio.ensure_future(collect(reader.decode(decode_request(ticket, 5))))
+        waiting = (await writer.prefill(prefill_request(request_id="w"))).ticket
+        second = asyncio.ensure_future(collect(reader.decode(decode_request(waiting, 5))))
+        await asyncio.sleep(2.5)
+        second.cancel()
+        assert await writer.release(waiting.ticket_id)
+        await first
+        for side in (reader, writer):
+            (figures,) = (await side.status(1)).handoffs
+            assert figures.stranded_block_s == pytest.approx(2 * 2.5)  # two blocks of 32 tokens
+
+    run(story())
+
+
+def test_failed_handoffs_are_booked_by_class() -> None:
+    async def story() -> None:
+        reader = engine(Role.DECODE, faults={"fail_handoff_containing": PROMPT[7]})
+        with pytest.raises(HandoffFailedError, match="on purpose"):
+            await collect(reader.decode(decode_request(await ticket_for(), 5)))
+        other = tuple(range(200, 241))
+        with pytest.raises(HandoffFailedError, match="another prompt"):
+            await collect(reader.decode(decode_request(await ticket_for(), 5, prompt=other)))
+        late = await ticket_for(other)
+        await asyncio.sleep(31)
+        with pytest.raises(HandoffFailedError, match="lease"):
+            await collect(reader.decode(decode_request(late, 5, prompt=other)))
+        (figures,) = (await reader.status(1)).handoffs
+        assert figures.failures == {"refused": 2, "expired": 1}
+        assert figures.copies == figures.open == 0
+
+    run(story())

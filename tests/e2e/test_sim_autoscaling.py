@@ -30,15 +30,15 @@ HOME, MIRROR, BASE = (Role.PREFILL, "home"), (Role.PREFILL, "mirror"), (Role.DEC
 
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
-    """A Ray cluster of three nodes on this host; two of the spec's replicas fit on each."""
+    """A Ray cluster of three nodes on this host; two replicas fit on each, or one and the router."""
     before = dict(os.environ)
     set_serve_environment()  # what Serve's processes on these nodes read
     nodes = RayCluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1.3, "node_ip_address": "127.0.0.1", "include_dashboard": False},
+        head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
     )
     for _ in range(2):
-        nodes.add_node(num_cpus=1.0, node_ip_address="127.0.0.1")
+        nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
     yield nodes.address
     nodes.shutdown()
     os.environ.clear()

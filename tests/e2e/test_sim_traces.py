@@ -99,6 +99,10 @@ async def test_one_request_is_one_tree_from_the_clients_span_to_the_replicas(sim
     assert by_name["prefill"].end_ns <= by_name["decode"].start_ns
     for span in spans:
         assert span.start_ns <= span.end_ns
+    for role in ("prefill", "decode"):
+        (route,) = [s for s in spans if s.name == "route" and s.parent_id == by_name[role].span_id]
+        assert route.attributes["heliostat.replica"] == by_name[f"engine {role}"].instance
+        assert route.end_ns <= by_name[f"engine {role}"].start_ns, "chosen before the replica has it"
 
 
 async def test_a_parent_that_is_not_sampled_and_a_request_without_one_leave_no_span(sim, collector) -> None:

@@ -86,7 +86,7 @@ CASES = {
         change("replicas:", "replica:"),
         "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, adapters, "
         "lora, icarus, local_prefill_tokens, replicas, gpus, cpus, resources, kv_cache_gib, max_running, "
-        "engine_args, engine, sim, policy, tpot_ms, drain_s, surge_percent)",
+        "engine_args, engine, sim, policy, ttft_ms, tpot_ms, autoscale, drain_s, surge_percent)",
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),
@@ -240,7 +240,7 @@ def test_a_misspelt_directory_is_guessed(findings: Findings, folder: Path) -> No
 
 def test_a_misspelt_section_is_missing_and_unknown(findings: Findings) -> None:
     found = findings(change("transfer: {transport: shm}\nprefill:", "transfer: {transport: shm}\nprefil:"))
-    known = "known keys: family, transfer, router, observability, prefill, decode, models"
+    known = "known keys: family, transfer, router, max_gpus, observability, prefill, decode, models"
     assert found == (
         "1: prefill: missing; add it",
         f"3: prefil: unknown key; did you mean `prefill`? ({known})",

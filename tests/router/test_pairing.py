@@ -8,7 +8,7 @@ import pytest
 
 from heliostat.wire import Adapter, Version
 from kvtransfer.fit import version_misfit
-from router.pairing import ANY, Pinned, Side, VersionPairing
+from router.pairing import NOBODY, Pinned, Side, VersionPairing
 from router.roster import Roster
 
 CONTRACT = "dtype=bfloat16"
@@ -72,11 +72,11 @@ def test_pools_of_one_version_each_are_asked_for_it() -> None:
     assert pools.pairing.readers(P2, None).problem, "a ticket of a version that has not been seen"
 
 
-def test_replicas_that_say_nothing_restrict_nothing() -> None:
-    nobody = Version()
-    pools = Pools((nobody,), (nobody,))
-    assert pools.pairing.writers(None, frozenset()) is ANY
-    assert pools.pairing.readers(None, None) is ANY
+def test_replicas_that_have_not_said_who_they_are_are_waited_for() -> None:
+    stranger = Version()
+    for pools in (Pools((stranger,), (D1,)), Pools((P1,), (stranger,))):
+        assert pools.pairing.writers(None, frozenset()).problem.endswith("has not said yet what it runs")
+    assert pools.pairing.readers(P1, None).problem == pools.pairing.readers(None, None).problem
 
 
 @pytest.mark.parametrize(("old_p", "old_d"), [*product(range(4), repeat=2)])
@@ -201,4 +201,5 @@ def test_an_adapter_without_a_card_stays_on_the_weights_of_its_spec() -> None:
 def test_no_decode_replica_at_all_is_not_a_question_of_versions() -> None:
     pools = Pools((P1, P2), ())
     assert pools.drawn() == {"p1": 50, "p2": 50}
-    assert pools.pairing.readers(P1, None) is ANY
+    assert pools.pairing.readers(P1, None) is NOBODY
+    assert Pools((), (D1,)).pairing.writers(None, frozenset()) is NOBODY

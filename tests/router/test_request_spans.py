@@ -242,8 +242,7 @@ async def test_who_is_refused_ends_in_admission() -> None:
 
 async def test_how_a_leg_found_its_replica_is_a_span_below_it() -> None:
     bench, pools = Bench(), Pools()
-    bench.notes.chosen("cmpl-mine-0-decode-1", "d7", 3, 1.5, "least load")
-    bench.notes.sent("cmpl-mine-0-decode-1", "d1")
+    bench.notes.chosen("cmpl-mine-0-decode-1", "d1", 3, 1.5, "least load")
     await bench.run(pools)
     route = bench.spans()["route"]
     assert parent_of(route, bench.spans().values()) == "decode 1"
