@@ -58,6 +58,7 @@ async def test_stop_ends_the_request_at_the_server_and_the_next_one_works(open_t
     router.events, router.endless = [says("new", "length")], False
     await tab.page.click("button[type=submit]")
     await tab.answer_is("new")
+    await tab.until("() => document.querySelector('#answer .facts').textContent.includes('limit of tokens')")
 
 
 async def test_a_stream_that_is_cut_off_is_not_a_whole_answer(open_tab, router) -> None:
