@@ -1,4 +1,4 @@
-"""The `heliostat` command: serve, plan, status, models, dashboards, finetune, quantize, and so on."""
+"""The `heliostat` command; each of its commands is a file beside this one."""
 
 import argparse
 import sys
@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import heliostat
-from cluster import calibrate_args, dashboards_args, finetune_args, models_args, quantize_args
+from cluster import (
+    calibrate_args,
+    dashboards_args,
+    deploy_args,
+    finetune_args,
+    models_args,
+    quantize_args,
+)
 from cluster.simulate_args import add_arguments
 from heliostat.errors import HeliostatError
 
@@ -38,6 +45,34 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="check a spec and say what its models share")
     plan.add_argument("spec", type=Path, help="the cluster's spec file (YAML)")
     plan.add_argument("--json", action="store_true", help="machine-readable")
+
+    deploy = commands.add_parser(
+        "deploy",
+        help="put a spec on a Ray cluster that runs, or change what is there",
+        description="Put a spec on a Ray cluster through its dashboard, and wait until it answers. What the "
+        "spec does not change goes on as it is, and no request fails. Other applications on its Serve stay.",
+    )
+    deploy_args.add_deploy_arguments(deploy)
+
+    diff = commands.add_parser(
+        "diff",
+        help="what `deploy` of a spec would change",
+        description="Say what `deploy` would do. Exit status: 0 nothing, 1 something, 2 an error.",
+    )
+    deploy_args.add_diff_arguments(diff)
+
+    down = commands.add_parser(
+        "down",
+        help="remove what `deploy` put on a Ray cluster, and nothing else",
+    )
+    deploy_args.add_down_arguments(down)
+
+    commands.add_parser(
+        "env",
+        help="the environment that Ray must have on every node",
+        description='Print Serve\'s environment as shell commands: `eval "$(heliostat env)"` before '
+        "`ray start`. What is set already stays.",
+    )
 
     simulate = commands.add_parser(
         "simulate",
@@ -99,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _COMMANDS[args.command](args)
     except HeliostatError as error:
         print(f"heliostat: {error}", file=sys.stderr)
-        return 1
+        return _TROUBLE.get(args.command, 1)
     except ModuleNotFoundError as error:
         print(f"heliostat: {error}; this command needs `heliostat[{_EXTRAS[args.command]}]`", file=sys.stderr)
         return 1
@@ -131,6 +166,34 @@ def _plan(args: argparse.Namespace) -> int:
         print(plan.to_json())
     else:
         render_plan(plan, Console())
+    return 0
+
+
+def _deploy(args: argparse.Namespace) -> int:
+    from cluster.deploy import deploy_command
+
+    return deploy_command(args)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from cluster.deploy import diff_command
+
+    return diff_command(args)
+
+
+def _down(args: argparse.Namespace) -> int:
+    from cluster.deploy import down_command
+
+    return down_command(args)
+
+
+def _env(args: argparse.Namespace) -> int:
+    import shlex
+
+    from cluster.serve_environment import node_environment
+
+    for name, value in node_environment().items():
+        print(f"export {name}={shlex.quote(value)}")
     return 0
 
 
@@ -176,8 +239,15 @@ def _status(args: argparse.Namespace) -> int:
     return show_status(args.url, as_json=args.json)
 
 
+_TROUBLE = {"diff": 2}
+"""Exit statuses of errors that are not 1."""
+
 _EXTRAS = {
     "serve": "server",
+    "deploy": "server",
+    "diff": "server",
+    "down": "server",
+    "env": "server",
     "plan": "server",
     "calibrate": "server",
     "simulate": "simulate",
@@ -193,6 +263,10 @@ _COMMANDS = {
     "serve": _serve,
     "plan": _plan,
     "calibrate": _calibrate,
+    "deploy": _deploy,
+    "diff": _diff,
+    "down": _down,
+    "env": _env,
     "simulate": _simulate,
     "status": _status,
     "models": _models,

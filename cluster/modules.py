@@ -131,6 +131,11 @@ def _check_pools(spec: Spec, sources: Sources) -> Iterator[str]:
             yield f"{_place(key)}: `icarus` is for decode pools; its prefill pool is the base as it is"
         if pool.icarus and pool.gpus > 1:
             yield f"{_place(key)}: ICaRus runs on one GPU per replica; say `gpus: 1` and more replicas"
+        if pool.engine == "vllm" and pool.gpus > 1 and not (pool.icarus or spec.transfer.connector):
+            yield (
+                f"{_place(key)}: `gpus: {pool.gpus}` splits KV over so many ranks, and a handoff takes it "
+                "from one; say `gpus: 1` and more replicas, or name NixlConnector in `transfer.connector`"
+            )
         if pool.engine == "vllm" and pool.takes_adapters and spec.transfer.connector is not None:
             yield f"{_place(key)}: adapters need a transport of ours; take `transfer.connector` out"
 

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections.abc import Iterable
 
 import httpx
 from ray import serve as ray_serve
@@ -43,19 +44,21 @@ def wait_until_running(spec: Spec, console: Console, stop: threading.Event) -> b
                     label = pending.pop(deployment)
                     console.print(f"  {label:<24} ready after {time.monotonic() - start:.0f} s")
             if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-                raise _failure(application.message, application.deployments)
+                messages = [overview.message for overview in application.deployments.values()]
+                raise start_failure(application.message, messages)
         if all(name in there and there[name].status is ApplicationStatus.RUNNING for name in names):
             return True
     return False
 
 
-def wait_until_ready(url: str, stop: threading.Event, timeout_s: float = READY_S) -> bool:
+def wait_until_ready(url: str, stop: threading.Event | None = None, timeout_s: float = READY_S) -> bool:
     """Wait until `url`/ready says so; False when `stop` was set first.
 
     Serve calls an application running as soon as its replicas are. The proxy may not know the route
     yet (404), and the router not have heard from every pool (503): a request that came then would fail.
     Raises HeliostatError with the last answer when it takes longer than `timeout_s`.
     """
+    stop = stop or threading.Event()
     deadline = time.monotonic() + timeout_s
     answer = "no answer"
     while not stop.wait(READY_POLL_S):
@@ -76,9 +79,12 @@ def _running(overview: DeploymentStatusOverview) -> bool:
     return overview.status is DeploymentStatus.HEALTHY
 
 
-def _failure(message: str, deployments: dict[str, DeploymentStatusOverview]) -> HeliostatError:
-    """The one line that an operator needs out of Serve's messages, which carry whole stack traces."""
-    texts = [overview.message for overview in deployments.values()]
+def start_failure(message: str, deployments: Iterable[str]) -> HeliostatError:
+    """The one line that an operator needs out of Serve's messages, which carry whole stack traces.
+
+    `message` is the application's, `deployments` are those of its deployments.
+    """
+    texts = list(deployments)
     for text in [*texts, message]:
         if found := _ROOT_CAUSE.search(text):
             return HeliostatError(found.group(1).strip())

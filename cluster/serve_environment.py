@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from cluster.ports import claim_block, free_ports
+from heliostat.errors import HeliostatError
 
 MAX_CONNECTIONS = 16_384
 """Open client connections of one HAProxy; Serve's own default, 4096, is what one busy agent fleet opens."""
@@ -22,7 +23,7 @@ FILES_PER_CONNECTION = 2.6
 
 
 def set_serve_environment() -> None:
-    """Defaults for a Serve on this host; each run has files and ports of its own, so two can run at once."""
+    """Defaults for a Serve of this run alone; it has files and ports of its own, so two can run at once."""
     # Serve appends 58 characters, and a Unix socket's path has 97 at most.
     folder = Path(tempfile.mkdtemp(prefix="hap-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -30,6 +31,32 @@ def set_serve_environment() -> None:
     replica_ports, claim = claim_block()
     atexit.register(claim.close)
     defaults = {
+        **_defaults(folder),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
+        # HAProxy stops sending to a router that leaves; waiting 30 s more would only delay Ctrl-C.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def node_environment() -> dict[str, str]:
+    """The same for one node of a Ray that stays: its ports are Serve's defaults, its files outlive us.
+
+    What the environment has already is left out. Raises HeliostatError when another user has our folder.
+    """
+    folder = Path(f"/tmp/heliostat-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise HeliostatError(f"{folder} is somebody else's; remove it")
+    return {name: value for name, value in _defaults(folder).items() if name not in os.environ}
+
+
+def _defaults(folder: Path) -> dict[str, str]:
+    return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # Its throughput mode keeps a thousand log lines back, and loses them with their process.
@@ -41,15 +68,7 @@ def set_serve_environment() -> None:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
-        # HAProxy stops sending to a router that leaves; waiting 30 s more would only delay Ctrl-C.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
 
 
 def _max_connections() -> int:

@@ -4,6 +4,7 @@ Serve starts all replicas of an application anew when what it is built from chan
 a whole application. So every pool is one: a changed spec leaves the pools alone whose part is the same.
 """
 
+import math
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
@@ -55,6 +56,7 @@ class Scale(BaseModel):
     num_replicas: int | None = None
     autoscaling_config: AutoscalingConfig | None = None
     graceful_shutdown_timeout_s: float
+    max_surge_percent: int
 
     def given(self) -> dict[str, object]:
         """What is set, as `Deployment.options` takes it."""
@@ -85,13 +87,19 @@ def pool_scale(spec: Spec, role: Role, name: str) -> Scale:
         num_replicas=None if autoscaling else pool.replicas.min,
         autoscaling_config=autoscaling,
         graceful_shutdown_timeout_s=pool.drain_s,
+        max_surge_percent=pool.surge_percent,
     )
 
 
 def router_scale(spec: Spec) -> Scale:
-    """The same of the routers: their streams are those of all pools."""
+    """The same of the routers, with the streams of all pools. A new one comes before one leaves."""
     longest_s = max(pool.drain_s for pool in spec.pools().values())
-    return Scale(num_replicas=spec.router.replicas, graceful_shutdown_timeout_s=longest_s)
+    replicas = spec.router.replicas
+    return Scale(
+        num_replicas=replicas,
+        graceful_shutdown_timeout_s=longest_s,
+        max_surge_percent=math.ceil(100 / replicas),
+    )
 
 
 def build_applications(spec: Spec) -> dict[str, Application]:
@@ -100,7 +108,7 @@ def build_applications(spec: Spec) -> dict[str, Application]:
     pools = {
         application_name(*key): _pool(spec.pool_spec(*key), pool_scale(spec, *key)) for key in spec.pools()
     }
-    return {**pools, APP_NAME: _routers(spec, scale)}
+    return {**pools, APP_NAME: _routers(spec.router_spec(), scale)}
 
 
 def build_pool(args: PoolSpec) -> Application:
@@ -109,7 +117,7 @@ def build_pool(args: PoolSpec) -> Application:
 
 
 def build_router(args: Spec) -> Application:
-    """The routers, in a Serve config file."""
+    """The routers, in a Serve config file, from `Spec.router_spec`."""
     return _routers(args)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,6 +71,7 @@ class ServeClusterView:
         self._names: dict[PoolKey, tuple[str, ...]] = {}
         self._identified_s: dict[PoolKey, float] = {}
         self._beats: set[asyncio.Task[None]] = set()
+        self._heard = asyncio.Event()
 
     def start(self) -> None:
         """Begin to beat on the running event loop."""
@@ -77,6 +79,12 @@ class ServeClusterView:
             beat = asyncio.create_task(self._beat(key), name=_label(key))
             beat.add_done_callback(self._on_end)
             self._beats.add(beat)
+
+    async def heard(self, within_s: float) -> None:
+        """Wait until every pool has answered once, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._heard.wait()
 
     def stop(self) -> None:
         """No more beats; what is known stays."""
@@ -193,6 +201,8 @@ class ServeClusterView:
         self._replicas[key] = replicas
         there = replicas or key in self._cold_start_s  # at 0, it starts with the next request
         self._problems[key] = None if there else f"{_label(key)} has no replica that answers"
+        if self.problem() is None:
+            self._heard.set()
 
     async def _ask(self, key: PoolKey, kind: type[Answer], method: str, *args: object) -> list[Answer]:
         """The answers of a pool's replicas; a dead one among them must not hide the others.

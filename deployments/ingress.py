@@ -50,6 +50,9 @@ PUMP_S = 0.1
 EXCHANGE_S = 10.0
 """Between two looks at what the other routers know; a change itself does not wait for it."""
 
+HEARD_S = 3.0
+"""How long a router that starts waits for the first answer of each pool; one may be down for longer."""
+
 PUBLISH_S = 1.0
 """Between two looks of Ray's metrics at ours."""
 
@@ -130,6 +133,8 @@ class Router:
             await self._desk.exchange()  # before the first request: the others may have added models
             self._exchanging = asyncio.create_task(self._exchange())
             self._exchanging.add_done_callback(_on_end)
+        # With the first request it must know who is there: an older router leaves as soon as this one runs.
+        await self._cluster.heard(HEARD_S)
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()

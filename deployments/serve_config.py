@@ -37,6 +37,7 @@ class DeploymentSection(_Section):
     num_replicas: int | None = Field(default=None, exclude_if=_is_none)
     autoscaling_config: dict[str, JsonValue] | None = Field(default=None, exclude_if=_is_none)
     graceful_shutdown_timeout_s: float
+    max_surge_percent: int
 
 
 class ApplicationSection(_Section):
@@ -73,7 +74,7 @@ def serve_config(spec: Spec) -> ServeConfig:
         name=APP_NAME,
         route_prefix=ROUTE_PREFIX,
         import_path=BUILD_ROUTER,
-        args=spec.model_dump(mode="json", exclude_defaults=True),
+        args=spec.router_spec().model_dump(mode="json", exclude_defaults=True),
         deployments=(DeploymentSection(name=ROUTER, **_section(router_scale(spec))),),
     )
     return ServeConfig(applications=(*pools, routers))

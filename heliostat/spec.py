@@ -4,6 +4,7 @@ The YAML file is `docs/spec.md`'s subject; `heliostat.specfile.load_spec` reads 
 frozen: a running cluster's spec changes by loading another one.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, Strict, model_validator
@@ -196,9 +197,22 @@ class Pool(_Frozen):
     drain_s: float = Field(
         default=600.0, ge=0, description="How long a replica that leaves may finish what it has."
     )
+    surge_percent: int = Field(
+        default=0, ge=0, le=100, description="Extra replicas while it is made anew; 0: an old one goes first."
+    )
 
-    OUTSIDE_REPLICAS: ClassVar = ("replicas", "policy", "ttft_ms", "tpot_ms", "autoscale", "drain_s")
+    OUTSIDE_REPLICAS: ClassVar = (
+        *("replicas", "policy", "ttft_ms", "tpot_ms", "autoscale", "drain_s"),
+        "surge_percent",
+    )
     """Keys that Serve and the routers go by; a replica does not know them."""
+
+    ROUTERS: ClassVar = (
+        *("weights", "adapters", "lora", "icarus", "local_prefill_tokens", "gpus", "policy", "ttft_ms"),
+        "tpot_ms",
+    )
+    """Keys that the routers go by. Of the others they know only whether a pool may be at 0, and how long its
+    first replica then takes."""
 
     @property
     def takes_adapters(self) -> bool:
@@ -348,15 +362,37 @@ class Spec(_Frozen):
     def pool_spec(self, role: Role, name: str) -> PoolSpec:
         """The part that one pool's replicas are made from. Raises KeyError.
 
-        What changes nothing in a replica is left at its default there.
+        What changes nothing in a replica is left at its default there. So are the adapters of a pool that
+        says their rank: a replica loads them with the first request, so the list may change.
         """
         pool = self.pools()[role, name]
-        outside = {key: Pool.model_fields[key].get_default() for key in Pool.OUTSIDE_REPLICAS}
+        listed = ("adapters",) if pool.lora and pool.lora.rank else ()
         return PoolSpec(
             role=role,
             name=name,
             family=self.family,
             transfer=self.transfer,
-            pool=pool.model_copy(update=outside),
+            pool=_without(pool, (*Pool.OUTSIDE_REPLICAS, *listed)),
             observability=self.observability.of_pools(),
         )
+
+    def router_spec(self) -> "Spec":
+        """The part that the routers are made from; what changes nothing in them is left at its default."""
+        prefill = {name: _for_routers(pool) for name, pool in self.prefill.items()}
+        decode = {name: _for_routers(pool) for name, pool in self.decode.items()}
+        return self.model_copy(update={"prefill": prefill, "decode": decode})
+
+
+def _for_routers(pool: Pool) -> Pool:
+    """Of its size they know whether it may be 0, and how long a first replica then takes."""
+    bare = _without(pool, Pool.model_fields.keys() - Pool.ROUTERS)
+    if pool.replicas.min:
+        return bare
+    autoscale = Autoscale(cold_start_s=pool.autoscale.cold_start_s)
+    return bare.model_copy(update={"replicas": Replicas(min=0), "autoscale": autoscale})
+
+
+def _without(pool: Pool, keys: Iterable[str]) -> Pool:
+    """The pool with these keys at their defaults."""
+    fields = Pool.model_fields
+    return pool.model_copy(update={key: fields[key].get_default(call_default_factory=True) for key in keys})

@@ -12,7 +12,7 @@ from rich.console import Console
 from cluster.plan import Plan, Sharing, Span, make_plan
 from cluster.plan_table import render_plan
 from heliostat.errors import SpecError
-from heliostat.spec import Spec
+from heliostat.spec import Spec, Transfer
 
 SUN, SHARE, DEDICATED = Sharing.SUN, Sharing.PREFILL_SHARE, Sharing.DEDICATED
 CONFIG = {
@@ -133,6 +133,7 @@ def sized_spec() -> Spec:
     return Spec.model_validate(
         {
             "family": {"base": "org/base"},
+            "transfer": {"connector": {"name": "NixlConnector"}},
             "prefill": {
                 "a": {"weights": "org/a", "replicas": {"min": 1, "max": 4}, "gpus": 2},
                 "b": {"weights": "org/b", "replicas": 2, "gpus": 1},
@@ -145,6 +146,16 @@ def sized_spec() -> Spec:
             },
         }
     )
+
+
+def test_tensor_parallelism_needs_a_connector_that_knows_ranks() -> None:
+    ours = sized_spec().model_copy(update={"transfer": Transfer()})
+    with pytest.raises(SpecError) as refused:
+        make_plan(ours)
+    assert [finding.partition(" splits")[0] for finding in refused.value.findings] == [
+        "prefill.a: `gpus: 2`",
+        "decode.shared: `gpus: 4`",
+    ]
 
 
 def test_a_pool_knows_its_size_and_its_models() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.cli import main
 from cluster.serve_environment import set_serve_environment
 
 
@@ -44,3 +45,14 @@ def test_two_clusters_on_one_host_have_replicas_at_different_ports() -> None:
     first = os.environ.pop("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT")
     set_serve_environment()
     assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] != first
+
+
+def test_a_node_gets_files_that_stay_and_serves_own_ports(capsys: pytest.CaptureFixture[str]) -> None:
+    os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] = "7"
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "export RAY_SERVE_ENABLE_HA_PROXY=1" in lines
+    assert not [line for line in lines if "PORT" in line or "NBTHREAD" in line], "what is said already stays"
+    (socket,) = (line.partition("=")[2] for line in lines if "SOCKET_PATH" in line)
+    assert Path(socket).parent.stat().st_uid == os.getuid()
+    assert Path(socket).parent.stat().st_mode & 0o077 == 0

@@ -28,6 +28,13 @@ def test_a_model_is_unavailable_with_its_pools_and_unknown_without_a_model() -> 
     assert view.unavailable("late") is None
 
 
+async def test_a_router_that_starts_does_not_wait_longer_for_a_pool_than_it_was_told() -> None:
+    view = ServeClusterView(SPEC, {}, {}, TelemetryBoard(), "inbox")
+    async with asyncio.timeout(5):
+        await view.heard(within_s=0.01)
+    assert view.problem() == "pool prefill.home has not answered yet"
+
+
 class FakeAnswers:
     def __init__(self, answers: list[object]) -> None:
         self._answers = answers

@@ -195,3 +195,11 @@ def test_the_reference_gives_every_key_and_default() -> None:
 def test_the_example_in_the_reference_is_a_spec() -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", REFERENCE, re.DOTALL)
     assert list(Spec.model_validate(yaml.safe_load(example)).models) == ["math", "code"]
+
+
+def test_every_key_of_a_pool_is_known_to_concern_the_routers_or_not() -> None:
+    """One that is in neither list changes nothing in a running router."""
+    theirs = {"replicas", "autoscale", "drain_s", "surge_percent", "cpus", "resources", "kv_cache_gib"}
+    theirs |= {"max_running", "engine_args", "engine", "sim"}
+    assert theirs | set(Pool.ROUTERS) == set(Pool.model_fields)
+    assert not theirs & set(Pool.ROUTERS)

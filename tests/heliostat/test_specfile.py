@@ -86,7 +86,7 @@ CASES = {
         change("replicas:", "replica:"),
         "6: prefill.home.replica: unknown key; did you mean `replicas`? (known keys: weights, adapters, "
         "lora, icarus, local_prefill_tokens, replicas, gpus, cpus, resources, kv_cache_gib, max_running, "
-        "engine_args, engine, sim, policy, ttft_ms, tpot_ms, autoscale, drain_s)",
+        "engine_args, engine, sim, policy, ttft_ms, tpot_ms, autoscale, drain_s, surge_percent)",
     ),
     "an unknown key with none near": (
         change("transport: shm", "colour: red"),

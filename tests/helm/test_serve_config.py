@@ -54,7 +54,7 @@ def check(config: Object, values: Object) -> None:
     assert len(pools) == len(spec.pools())
     for section in pools:
         assert isinstance(build_pool(PoolSpec.model_validate(section.args)), Application)
-    assert Spec.model_validate(routers.args) == spec
+    assert Spec.model_validate(routers.args) == spec.router_spec()
     assert isinstance(build_router(Spec.model_validate(routers.args)), Application)
 
 

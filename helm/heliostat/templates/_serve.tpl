@@ -16,7 +16,13 @@
 {{- range $role := list "prefill" "decode" -}}
 {{- range $name, $settings := index $.spec $role -}}
 {{- $deployment := printf "%s-%s" $role $name -}}
-{{- $args := merge (dict "role" $role "name" $name "pool" (include "heliostat.inside" (dict "value" $settings "outside" $shape.outside) | fromJson)) $beside -}}
+{{- $outside := $shape.outside -}}
+{{- with index $settings "lora" -}}
+{{- if index . "rank" -}}
+{{- $outside = append $outside "adapters" -}}
+{{- end -}}
+{{- end -}}
+{{- $args := merge (dict "role" $role "name" $name "pool" (include "heliostat.inside" (dict "value" $settings "outside" $outside) | fromJson)) $beside -}}
 {{- $span := include "heliostat.span" (dict "root" $.root "pool" $settings) | fromJson -}}
 {{- $scale := dict "name" $deployment "graceful_shutdown_timeout_s" (dig "drain_s" $pool.drain_s.default $settings) -}}
 {{- if $scaling -}}
@@ -28,7 +34,14 @@
 {{- $_ := set $scale "max_surge_percent" (dig "surge_percent" $pool.surge_percent.default $settings) -}}
 {{- end -}}
 {{- $applications = append $applications (dict "name" (printf "heliostat-%s" $deployment) "route_prefix" nil "import_path" "deployments.app:build_pool" "args" $args "deployments" (list $scale)) -}}
-{{- $_ := set (index $routers $role) $name (include "heliostat.only" (dict "value" $settings "keys" $shape.routers) | fromJson) -}}
+{{- $known := include "heliostat.only" (dict "value" $settings "keys" $shape.routers) | fromJson -}}
+{{- if eq (int $span.min) 0 -}}
+{{- $_ := set $known "replicas" (dict "min" 0) -}}
+{{- with dig "autoscale" "cold_start_s" nil $settings -}}
+{{- $_ := set $known "autoscale" (dict "cold_start_s" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set (index $routers $role) $name $known -}}
 {{- end -}}
 {{- end -}}
 {{- $replicas := dig "router" "replicas" $shape.spec.router.section.replicas.default .spec -}}
