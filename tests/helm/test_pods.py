@@ -51,14 +51,19 @@ def resources(group: Object) -> Object:
 def test_each_pool_has_a_group_that_alone_offers_what_its_replicas_ask_for(
     helm: Any, example: Example, name: str
 ) -> None:
-    helm.install(example(name))
-    spec = Spec.model_validate(json.loads(service(helm)["serveConfigV2"])["applications"][-1]["args"])
+    values = example(name)
+    helm.install(values)
+    spec = Spec.model_validate(values["spec"])
+    *pools, routers = json.loads(service(helm)["serveConfigV2"])["applications"]
+    asked = {
+        f"{args['role']}-{args['name']}": args["pool"]["resources"] for args in (p["args"] for p in pools)
+    }
     made = groups(helm)
     assert set(made) == {"routers", *(f"{role}-{pool}" for role, pool in spec.pools())}
     for (role, pool), settings in spec.pools().items():
         group = made[f"{role}-{pool}"]
         offered = resources(group)
-        assert offered == settings.resources
+        assert offered == asked[f"{role}-{pool}"]
         others = [resources(other) for name, other in made.items() if name != f"{role}-{pool}"]
         assert not any(offered.keys() & other.keys() for other in others)
         assert int(group["rayStartParams"]["num-gpus"]) == settings.gpus
@@ -66,7 +71,7 @@ def test_each_pool_has_a_group_that_alone_offers_what_its_replicas_ask_for(
         assert group["replicas"] == settings.replicas.min
         assert group["maxReplicas"] >= settings.replicas.max
     assert made["routers"]["replicas"] == spec.router.replicas
-    assert resources(made["routers"]) == spec.router.resources
+    assert resources(made["routers"]) == routers["args"]["router"]["resources"]
 
 
 def test_several_replicas_share_a_pod_where_the_values_say_so(helm: Any, example: Example) -> None:
