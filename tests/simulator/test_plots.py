@@ -26,6 +26,7 @@ def an_outcome(ttft_s: float = 0.5) -> Outcome:
         refused=[False],
     )
     pool = PoolOutcome("shared", Role.DECODE, 1, 1)
+    pool.sizes = [1, 1, 1]
     pool.running, pool.waiting, pool.kv_use = [0.0, 3.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.6, 0.1]
     return Outcome(
         "sun", "by hand", ("m",), 0, 100.0, 100.0, 0.1, requests, {"decode.shared": pool}, [0, 50, 99]

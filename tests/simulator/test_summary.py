@@ -157,15 +157,17 @@ def test_pools_in_use() -> None:
     decode.busy_s, decode.steps, decode.step_requests, decode.preemptions = 100.0, 10, 45, 3
     decode.running, decode.waiting = [0, 2, 4, 100], [0, 1, 1, 100]
     decode.kv_use = [0.0, 0.5, 0.7, 1.0]
+    decode.sizes, decode.held_s = [9, 1, 2, 9], 400.0
     prefill = outcome.pools["prefill.math"]
     prefill.running = prefill.waiting = prefill.kv_use = [0.0] * 4
+    prefill.sizes = [1] * 4
     summary = summary_of(outcome)
     pool = summary.pools[1]
     assert summary.gpus == 6
     assert (pool.name, pool.gpus, pool.preemptions) == ("shared", 4, 3)
     assert pool.utilization == pytest.approx(100 / 400)
     assert pool.mean_batch == pytest.approx(4.5)
-    assert (pool.running_mean, pool.waiting_mean) == (3.0, 1.0)
+    assert (pool.running_mean, pool.waiting_mean, pool.replicas_mean) == (3.0, 1.0, 1.5)
     assert (pool.kv_use_mean, pool.kv_use_peak) == (pytest.approx(0.6), 0.7)
     assert summary.pools[0].mean_batch == 0.0
 
