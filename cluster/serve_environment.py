@@ -27,13 +27,17 @@ def set_serve_environment() -> None:
     # Serve appends 58 characters, and a Unix socket's path has 97 at most.
     folder = Path(tempfile.mkdtemp(prefix="hap-", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    stats_port, metrics_port = free_ports(2)
+    stats_port, metrics_port, fallback_port, grpc_port = free_ports(4)
     replica_ports, claim = claim_block()
     atexit.register(claim.close)
     defaults = {
         **_defaults(folder),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        # HAProxy turns to it while no router listens. Two of them share a port (SO_REUSEPORT): with Serve's
+        # default, one cluster answered another's requests.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc_port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
         # HAProxy stops sending to a router that leaves; waiting 30 s more would only delay Ctrl-C.

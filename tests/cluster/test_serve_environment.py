@@ -40,11 +40,14 @@ def test_our_haproxy_is_installed() -> None:
     assert (Path(sysconfig.get_path("scripts")) / "heliostat-haproxy").exists()
 
 
-def test_two_clusters_on_one_host_have_replicas_at_different_ports() -> None:
+@pytest.mark.parametrize(
+    "variable", ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"]
+)
+def test_two_clusters_on_one_host_listen_at_different_ports(variable: str) -> None:
     set_serve_environment()
-    first = os.environ.pop("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT")
+    first = os.environ.pop(variable)
     set_serve_environment()
-    assert os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"] != first
+    assert os.environ[variable] != first
 
 
 def test_a_node_gets_files_that_stay_and_serves_own_ports(capsys: pytest.CaptureFixture[str]) -> None:

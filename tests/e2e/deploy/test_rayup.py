@@ -88,7 +88,7 @@ def machines() -> Iterator[Machines]:
             pytest.fail(reason)
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="hup-", dir="/tmp"))  # Ray's sockets lie deep below it
-    ssh_port, ray_port, dashboard_port, *haproxy_ports = free_ports(7)
+    ssh_port, ray_port, dashboard_port, *haproxy_ports = free_ports(9)
     for name in ("home", "client/.ray", "bin"):
         (folder / name).mkdir(parents=True)
     (folder / "client/.ray/auth_token").write_text("a-token-of-this-test-alone-0123456789abcdef")
@@ -143,6 +143,8 @@ def write_profile(
         "NODE_RESOURCES": '{"decode_gpu": 1}',
         "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         "RAY_DISABLE_DOCKER_CPU_WARNING": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(haproxy_ports[4]),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(haproxy_ports[5]),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replica_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replica_ports.stop),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
