@@ -31,7 +31,8 @@ HOME, MIRROR, BASE = (Role.PREFILL, "home"), (Role.PREFILL, "mirror"), (Role.DEC
 
 
 SERVE = """
-import sys
+import faulthandler, sys
+faulthandler.dump_traceback_later(120, exit=True)  # a start that hangs says where
 from pathlib import Path
 import ray
 from ray import serve
