@@ -45,6 +45,10 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
                 self._chooser = board.chooser(*pool_key(candidate_replicas[0].replica_id))
         if self._chooser is None:
             return []
+        if pending_request:
+            # Else Serve (2.60) asks again at once, and again, for as long as no replica takes the request: a
+            # core's worth of asking while an upgrade leaves none of its version.
+            pending_request.routing_context.should_backoff = True
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
         # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked
         # already, or over, and nobody would ever end a second booking.

@@ -34,9 +34,15 @@ class FakeMetadata:
 
 
 @dataclass
+class FakeContext:
+    should_backoff: bool = False
+
+
+@dataclass
 class FakePending:
     metadata: FakeMetadata
     args: list[object] = field(default_factory=list)
+    routing_context: FakeContext = field(default_factory=FakeContext)
     future: asyncio.Future[object] = field(default_factory=asyncio.Future)
 
 
@@ -103,3 +109,9 @@ async def test_a_call_that_has_been_placed_is_not_booked_again(own_board: Teleme
     assert len(await router.choose_replicas(pool, request)) == 2
     names = tuple(replica_name(replica.replica_id) for replica in pool)
     assert own_board.candidates(names).in_flight.sum() == 0
+
+
+async def test_serve_waits_before_it_asks_again(own_board: TelemetryBoard) -> None:
+    request = pending("1")
+    await request_router().choose_replicas(replicas(2), request)
+    assert request.routing_context.should_backoff
