@@ -31,8 +31,8 @@ def wait_until_there(
 ) -> ServeDetails:
     """Until those applications run and the removed ones are gone; returns the last look.
 
-    Raises HeliostatError with the root cause when one cannot, or with what it waits for after `timeout_s`, and
-    with what serves nevertheless.
+    Raises HeliostatError with the root cause when one cannot, with what it waits for after `timeout_s`, and
+    both times with what serves nevertheless.
     """
     start = time.monotonic()
     pending, leaving = set(names), set(removed)
@@ -72,9 +72,8 @@ def wait_until_there(
             waits = "; ".join(
                 f"{pool_label(name)} {said.get(name, 'is not there')}" for name in pending | leaving
             )
-            raise HeliostatError(
-                f"not done after {timeout_s:g} s, and it goes on: {waits}\n{still_serving(details.applications)}"
-            )
+            serving = still_serving(details.applications)
+            raise HeliostatError(f"not done after {timeout_s:g} s, and it goes on: {waits}\n{serving}")
         sleep(POLL_S)
 
 
