@@ -65,7 +65,7 @@ def down_command(args: argparse.Namespace) -> int:
         return 0
     api.put(body(None, ours, details))
     if args.wait:
-        wait_until_there(api.details, (), ours.before, console)
+        wait_until_there(api.details, (), ours.before, console, timeout_s=args.timeout)
     others = f"; {len(ours.others)} applications of others stay" if ours.others else ""
     console.print(f"{'removed' if args.wait else 'begun'}: {len(ours.before)} applications{others}")
     return 0
@@ -85,7 +85,7 @@ def _take(
     api: ServeApi, step: Step, ours: Ours, details: ServeDetails, args: argparse.Namespace, console: Console
 ) -> ServeDetails:
     api.put(body(step, ours, details, args.host, args.port))
-    return wait_until_there(api.details, step.applications, step.removed, console)
+    return wait_until_there(api.details, step.applications, step.removed, console, timeout_s=args.timeout)
 
 
 def _check_front_door(args: argparse.Namespace, details: ServeDetails, console: Console) -> None:

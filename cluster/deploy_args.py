@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from math import inf
 from pathlib import Path
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -54,4 +55,11 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
 def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-wait", dest="wait", action="store_false", help="begin, and do not wait for the end"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=inf,
+        metavar="SECONDS",
+        help="how long to wait for each step; what was begun goes on (default: as long as it takes)",
     )

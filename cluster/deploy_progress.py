@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -26,10 +27,12 @@ def wait_until_there(
     removed: Iterable[str],
     console: Console,
     sleep: Callable[[float], None] = time.sleep,
+    timeout_s: float = inf,
 ) -> ServeDetails:
     """Until those applications run and the removed ones are gone; returns the last look.
 
-    Raises HeliostatError with the root cause when one cannot, and with what serves nevertheless.
+    Raises HeliostatError with the root cause when one cannot, with what it waits for after `timeout_s`, and
+    both times with what serves nevertheless.
     """
     start = time.monotonic()
     pending, leaving = set(names), set(removed)
@@ -65,6 +68,12 @@ def wait_until_there(
                 say(name, f"gone {after_s}")
         if not pending and not leaving:
             return details
+        if time.monotonic() - start > timeout_s:
+            waits = "; ".join(
+                f"{pool_label(name)} {said.get(name, 'is not there')}" for name in pending | leaving
+            )
+            serving = still_serving(details.applications)
+            raise HeliostatError(f"not done after {timeout_s:g} s, and it goes on: {waits}\n{serving}")
         sleep(POLL_S)
 
 

@@ -60,6 +60,17 @@ def test_what_failed_is_one_line_and_the_next_says_who_serves() -> None:
     assert serving == "replicas that serve now: decode.base (2)"
 
 
+def test_after_a_timeout_it_says_what_is_waited_for() -> None:
+    console = Console(file=io.StringIO())
+    with pytest.raises(HeliostatError) as given_up:
+        wait_until_there(
+            lambda: look("DEPLOYING", "no GPU is free", running=0), (POOL,), (), console, timeout_s=-1
+        )
+    first, second = str(given_up.value).splitlines()
+    assert first.endswith("it goes on: decode.base waits: no GPU is free")
+    assert second == "replicas that serve now: none"
+
+
 def test_weights_that_only_the_client_has_are_recognized() -> None:
     reason = "weights /home/me/w: no such directory on this host"
     with pytest.raises(HeliostatError, match="looked up on the nodes"):

@@ -28,6 +28,7 @@ from kvtransfer.contract import kv_domain, read_module
 HERE = Path(__file__).parent
 START_S = 120
 STOP_S = 60
+COMMAND_S = 150
 SHORT, LONG = 12, 700
 
 
@@ -65,6 +66,7 @@ class Head:
         """`heliostat COMMAND` about this cluster and, but for `down`, the last spec."""
         spec = [] if command == "down" else [str(self.spec_file)]
         port = ["--port", str(self.port)] if command == "deploy" else []
+        port += [] if command == "diff" else ["--timeout", str(COMMAND_S)]
         stdout, stderr = io.StringIO(), io.StringIO()
         with redirect_stdout(stdout), redirect_stderr(stderr):
             returncode = main([command, *spec, "--address", self.address, *port, *args])
