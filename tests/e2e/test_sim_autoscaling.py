@@ -27,6 +27,9 @@ pytestmark = pytest.mark.sim
 SPEC = Path(__file__).parent / "autoscaling.yaml"
 START_S, CHANGE_S = 180, 180
 CLIENTS = 24
+LOOPBACK = "127.0.0.2"
+"""A driver that is told 127.0.0.1 goes to the host's own address instead (Ray 2.60)."""
+
 HOME, MIRROR, BASE = (Role.PREFILL, "home"), (Role.PREFILL, "mirror"), (Role.DECODE, "base")
 
 
@@ -41,7 +44,7 @@ from heliostat.specfile import load_spec
 
 ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
 # On one host, proxies of several nodes would want the same port.
-serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.2", "port": int(sys.argv[2])})
 serve.run_many(
     [
         serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
@@ -61,16 +64,16 @@ async def scaling(free_port, sim_client) -> AsyncIterator:
     set_serve_environment()  # what Serve's processes on these nodes read
     ray = RayCluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
+        head_node_args={"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False},
     )
     try:
         for _ in range(2):
-            ray.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+            ray.add_node(num_cpus=1, node_ip_address=LOOPBACK)
         command = [sys.executable, "-c", SERVE, ray.address, f"{port}", str(SPEC)]
         served = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
         assert served.returncode == 0, served.stderr
         async with AsyncExitStack() as stack:
-            sim = await sim_client(f"http://127.0.0.1:{port}", load_spec(SPEC), stack)
+            sim = await sim_client(f"http://{LOOPBACK}:{port}", load_spec(SPEC), stack)
             await sim.until(lambda: is_ready(sim), START_S)
             yield sim
     finally:
