@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
+from ray.serve.request_router import PendingRequest
 
 from deployments import board
 from deployments.request_router import PolicyRequestRouter, replica_name
-from heliostat.wire import PrefillRequest
+from heliostat.wire import PrefillRequest, Version
 from router.policy import RANKS
 from router.telemetry import TelemetryBoard
 
@@ -34,9 +35,15 @@ class FakeMetadata:
 
 
 @dataclass
+class FakeContext:
+    should_backoff: bool = False
+
+
+@dataclass
 class FakePending:
     metadata: FakeMetadata
     args: list[object] = field(default_factory=list)
+    routing_context: FakeContext = field(default_factory=FakeContext)
     future: asyncio.Future[object] = field(default_factory=asyncio.Future)
 
 
@@ -103,3 +110,19 @@ async def test_a_call_that_has_been_placed_is_not_booked_again(own_board: Teleme
     assert len(await router.choose_replicas(pool, request)) == 2
     names = tuple(replica_name(replica.replica_id) for replica in pool)
     assert own_board.candidates(names).in_flight.sum() == 0
+
+
+async def test_a_leg_that_no_replica_may_have_does_not_hold_up_the_process(own_board: TelemetryBoard) -> None:
+    """Serve asks again at once, in a loop that never waits, as long as nobody says otherwise."""
+    router, pool, request = request_router(), replicas(2), pending("1")
+    assert PendingRequest([], {}, FakeMetadata("1")).routing_context.should_backoff is False, (
+        "Serve's default"
+    )
+    for replica in pool:
+        own_board.roster.observe(replica_name(replica.replica_id), Version("new"))
+    request.args = [PrefillRequest("leg", "math", (1, 2), versions=frozenset({"old"}))]
+    assert await router.choose_replicas(pool, request) == []
+    assert request.routing_context.should_backoff
+    fine = pending("2")
+    assert len(await router.choose_replicas(pool, fine)) == 2
+    assert not fine.routing_context.should_backoff
