@@ -53,7 +53,7 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         indices = self._chooser.choose(self._names, call_id, leg)
         board.ROUTING.add((time.perf_counter() - start) * 1e3)
         if not indices and pending_request:
-            # Nobody here is of a version that this leg may have. Serve (2.60) asks again without a pause, so that
+            # Nobody here is of a version that this leg may have. Serve (2.60) asks again without a pause, and
             # nothing else of this process runs, unless the request says that it can wait.
             pending_request.routing_context.should_backoff = True
         return [[candidate_replicas[index]] for index in indices]
