@@ -46,8 +46,8 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         if self._chooser is None:
             return []
         if pending_request:
-            # Else Serve (2.60) asks again at once, and again, for as long as no replica takes the request: a
-            # core's worth of asking while an upgrade leaves none of its version.
+            # When nobody takes the request, or nobody here is of a version that its leg may have, Serve (2.60)
+            # asks again without a pause, and nothing else of this process runs, unless it is told to wait.
             pending_request.routing_context.should_backoff = True
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
         # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked

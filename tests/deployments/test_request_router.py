@@ -4,10 +4,11 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
+from ray.serve.request_router import PendingRequest
 
 from deployments import board
 from deployments.request_router import PolicyRequestRouter, replica_name
-from heliostat.wire import PrefillRequest
+from heliostat.wire import PrefillRequest, Version
 from router.policy import RANKS
 from router.telemetry import TelemetryBoard
 
@@ -111,7 +112,16 @@ async def test_a_call_that_has_been_placed_is_not_booked_again(own_board: Teleme
     assert own_board.candidates(names).in_flight.sum() == 0
 
 
-async def test_serve_waits_before_it_asks_again(own_board: TelemetryBoard) -> None:
-    request = pending("1")
-    await request_router().choose_replicas(replicas(2), request)
+async def test_a_leg_that_no_replica_may_have_does_not_hold_up_the_process(own_board: TelemetryBoard) -> None:
+    """Serve asks again at once, in a loop that never waits, as long as nobody says otherwise."""
+    router, pool, request = request_router(), replicas(2), pending("1")
+    assert PendingRequest([], {}, FakeMetadata("1")).routing_context.should_backoff is False, (
+        "Serve's default"
+    )
+    for replica in pool:
+        own_board.roster.observe(replica_name(replica.replica_id), Version("new"))
+    request.args = [PrefillRequest("leg", "math", (1, 2), versions=frozenset({"old"}))]
+    assert await router.choose_replicas(pool, request) == []
     assert request.routing_context.should_backoff
+    fine = pending("2")
+    assert len(await router.choose_replicas(pool, fine)) == 2

@@ -292,15 +292,16 @@ def upgrade_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def redeploy() -> Callable[[int, Path], None]:
-    """`redeploy(pid, spec)` serves a spec anew on the Ray cluster of the replica with that process id."""
+def redeploy() -> Callable[..., None]:
+    """`redeploy(pid, spec, *applications)` serves these anew, or all, on the Ray cluster of the replica with
+    that process id."""
 
-    def served_anew(pid: int, spec: Path) -> None:
+    def served_anew(pid: int, spec: Path, *applications: str) -> None:
         raylet = psutil.Process(pid).parent()  # which was told where its cluster is, and what lets one in
         assert raylet is not None
         (told,) = (word for word in raylet.cmdline() if word.startswith("--gcs-address="))
         access = {key: value for key, value in raylet.environ().items() if key.startswith("RAY_AUTH")}
-        command = [sys.executable, str(REDEPLOY), told.partition("=")[2], str(spec)]
+        command = [sys.executable, str(REDEPLOY), told.partition("=")[2], str(spec), *applications]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **access})
         assert done.returncode == 0, done.stderr
 

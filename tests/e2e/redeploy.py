@@ -1,4 +1,7 @@
-"""Serve a spec anew on a running cluster, as an upgrade would: `python redeploy.py GCS_ADDRESS SPEC`."""
+"""Serve a spec anew on a running cluster: `python redeploy.py GCS_ADDRESS SPEC [APPLICATION …]`.
+
+What is deployed in this way is made anew, whether it has changed or not; without names that is everything.
+"""
 
 import sys
 from pathlib import Path
@@ -18,6 +21,7 @@ serve.run_many(
     [
         serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
         for name, application in build_applications(load_spec(Path(sys.argv[2]))).items()
+        if name in sys.argv[3:] or not sys.argv[3:]
     ],
     wait_for_ingress_deployment_creation=False,
     wait_for_applications_running=False,

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.sim
 
 SPEC = Path(__file__).parent / "sim.yaml"
 WEIGHTS = Path(__file__).parents[2] / "examples" / "quickstart" / "weights"
+CHANGED = ("heliostat-prefill-home", "heliostat-decode-base", "heliostat")
 ROLL_S = 180
 NUM_TOKENS = 20
 CLIENTS = 4
@@ -164,20 +165,19 @@ async def test_old_and_new_weights_never_meet(sim, redeploy, tmp_path: Path) -> 
     clients = asyncio.create_task(load.run())
     try:
         pid = next(iter(untouched))
-        await asyncio.to_thread(redeploy, pid, spec)
+        await asyncio.to_thread(redeploy, pid, spec, *CHANGED)
         await rolled(sim, new)
         for stream, each in zip(await asyncio.gather(*(s.read() for s in streams)), ids, strict=True):
             assert stream.done and not stream.broken and stream.error is None
             assert stream.tokens[0] == home["old"].answer(each, long), "a stream ends as it began"
         assert await ask(sim, "home", ids[0]) == home["new"].answer(ids[0], NUM_TOKENS)
         assert await ask(sim, "mirror", ids[0]) == mirror["new"].answer(ids[0], NUM_TOKENS)
-        await asyncio.to_thread(redeploy, pid, SPEC)
+        await asyncio.to_thread(redeploy, pid, SPEC, *CHANGED)
         await rolled(sim, old)
         assert await ask(sim, "home", ids[0]) == home["old"].answer(ids[0], NUM_TOKENS)
     finally:
         load.stop()
         await clients
-        print(load.ended, load.failures)
     for ended in load.ended.values():
         assert set(ended) == {"old", "new"}, "every answer is the old pair's or the new one's"
     assert load.failures == []
