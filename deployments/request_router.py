@@ -46,7 +46,7 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         if self._chooser is None:
             return []
         if pending_request:
-            # When nobody takes the request, or nobody here is of a version that its leg may have, Serve (2.60)
+            # When nobody takes the request, or nobody has a version that its leg may have, Serve (2.60)
             # asks again without a pause, and nothing else of this process runs, unless it is told to wait.
             pending_request.routing_context.should_backoff = True
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
