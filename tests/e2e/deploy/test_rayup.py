@@ -101,6 +101,7 @@ def machines() -> Iterator[Machines]:
         write_profile(folder, ray_port, dashboard_port, haproxy_ports, replica_ports)
         config = write_config(folder)
         environment = {**os.environ, "HOME": str(folder / "client"), "RAY_AUTH_MODE": "token"}
+        environment["PATH"] = f"{folder}/bin:{environment['PATH']}"
         address = f"http://127.0.0.1:{dashboard_port}"
         with running_sshd(folder, ssh_port):
             there = Machines(folder, config, address, environment)
@@ -121,11 +122,12 @@ def write_shims(folder: Path, ssh_port: int) -> None:
     stop = f'exec {sys.executable} {HERE / "stop_node.py"} "$HOME" "$NODE_IP"'
     ray = folder / "bin" / "ray"
     ray.write_text(f'#!/bin/bash\n[ "$1" = stop ] && {stop}\nexec {real} "$@"\n')
-    proxy = folder / "proxy"  # to another port than ssh's own, which no config of `ray up` can name
-    proxy.write_text(
-        f"#!/bin/bash\nexec 3<>/dev/tcp/$1/{ssh_port}\ncat <&3 & reader=$!\ncat >&3\nkill $reader\n"
+    ssh = folder / "bin" / "ssh"  # no config of `ray up` can name a port, and ssh takes ~ from the real home
+    ssh.write_text(
+        f"#!/bin/bash\nkey=$HOME/ray_bootstrap_key.pem\n[ -e $key ] && mine=(-i $key)\n"
+        f'exec {shutil.which("ssh")} -p {ssh_port} "${{mine[@]}}" "$@"\n'
     )
-    for script in (ray, proxy):
+    for script in (ray, ssh):
         script.chmod(0o755)
 
 
@@ -176,7 +178,6 @@ def write_config(folder: Path) -> Path:
     config["auth"] = {
         "ssh_user": getpass.getuser(),
         "ssh_private_key": str(folder / "client" / "key"),
-        "ssh_proxy_command": f"{folder}/proxy %h",
     }
     config["setup_commands"] = []
     path = folder / "onprem.yaml"
@@ -216,9 +217,15 @@ def must_be_ours(machines: Machines) -> None:
     for ip in (HEAD, WORKER):
         said = subprocess.run(
             [
-                *("ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
+                *(
+                    str(machines.folder / "bin" / "ssh"),
+                    "-o",
+                    "StrictHostKeyChecking=no",
+                    "-o",
+                    "UserKnownHostsFile=/dev/null",
+                ),
                 *("-o", "IdentitiesOnly=yes", "-i", str(machines.folder / "client" / "key")),
-                *("-o", f"ProxyCommand={machines.folder}/proxy %h", f"{getpass.getuser()}@{ip}"),
+                f"{getpass.getuser()}@{ip}",
                 "bash --login -c -i 'source ~/.bashrc; command -v ray; echo $NODE_IP; echo ~'",
             ],
             capture_output=True,
