@@ -86,7 +86,8 @@ def start_failure(message: str, deployments: Iterable[str]) -> HeliostatError:
     """
     texts = list(deployments)
     for text in [*texts, message]:
-        if found := _ROOT_CAUSE.search(text):
-            return HeliostatError(found.group(1).strip())
+        # What a pool says of its engine stands below what the engine itself has said.
+        if found := list(_ROOT_CAUSE.finditer(text)):
+            return HeliostatError(found[-1].group(1).strip())
     first = next((text for text in texts if text), message)
     return HeliostatError(f"the application did not start: {first.strip().splitlines()[-1]}")

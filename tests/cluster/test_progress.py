@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cluster.progress import wait_until_ready
+from cluster.progress import start_failure, wait_until_ready
 from heliostat.errors import HeliostatError
 
 
@@ -62,3 +62,15 @@ def test_nobody_listens() -> None:
         pass
     with pytest.raises(HeliostatError, match="not ready"):
         wait_until_ready(url, threading.Event(), timeout_s=0.0)
+
+
+def test_a_failed_start_is_the_pools_line_not_the_traceback_it_wraps() -> None:
+    message = (
+        "Traceback (most recent call last):\n"
+        "heliostat.errors.HeliostatError: calibration.json: no calibration file\n\n"
+        "The above exception was the direct cause of the following exception:\n\n"
+        "heliostat.errors.EngineStartError: pool decode.base: the engine did not start: no calibration file\n"
+    )
+    error = start_failure("the application failed", [message])
+    assert str(error) == "pool decode.base: the engine did not start: no calibration file"
+    assert "did not start: a line" in str(start_failure("many\na line", []))

@@ -216,7 +216,7 @@ async def log_lines(sim, request_ids: set[str]) -> dict[str, list[dict[str, obje
 
 async def test_neither_prompt_nor_answer_is_in_any_span_or_log(sim, collector) -> None:
     """As text, and as token ids however they are written."""
-    trace_id, text = new_trace(), "Tell nobody that the vault opens with 4711"
+    trace_id, text = new_trace(), "Tell nobody that the vault opens with Zyzzyva"
     headers = {**parent(trace_id), "x-request-id": f"secret-{trace_id}"}
     body = {"model": "home", "prompt": text, "max_tokens": 60, "return_token_ids": True}
     answer = (await sim.http.post("/v1/completions", json=body, headers=headers)).json()["choices"][0]
@@ -233,7 +233,7 @@ async def test_neither_prompt_nor_answer_is_in_any_span_or_log(sim, collector) -
         for separator in (", ", ",", " "):
             assert separator.join(map(str, ids[:6])).encode() not in written
         assert bytes(ids[:6]) not in written
-    for secret in ("vault", "4711", text[:12], answer["text"][:8], json.dumps(answer["text"])[1:9]):
+    for secret in ("vault", "Zyzzyva", text[:12], answer["text"][:8], json.dumps(answer["text"])[1:9]):
         assert secret.encode() not in written, secret
 
 

@@ -218,6 +218,7 @@ def load_class() -> type[Load]:
 
 @pytest.fixture
 async def http(head: Head) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=None)
+    # A kept connection may be closed by HAProxy, which is told of other routers, just as we send on it.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=head.url, timeout=60, limits=limits) as client:
         yield client
