@@ -36,7 +36,14 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """One replica per rank, best first, so that Serve goes on to the next when one is full."""
+        """One replica per rank, best first, so that Serve goes on to the next when one is full.
+
+        None when no replica is of the leg's versions; Serve asks again after a while.
+        """
+        if pending_request:
+            # Else Serve (2.60) asks again at once, and for ever when nothing was chosen: no await that waits
+            # lies on its way, so the event loop, and with it the router, stands still.
+            pending_request.routing_context.should_backoff = True
         # Serve passes the same list until the replicas change, so the names need no second look.
         if candidate_replicas is not self._candidates or len(candidate_replicas) != len(self._names):
             self._candidates = candidate_replicas

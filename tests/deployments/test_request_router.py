@@ -34,9 +34,15 @@ class FakeMetadata:
 
 
 @dataclass
+class FakeRoutingContext:
+    should_backoff: bool = False
+
+
+@dataclass
 class FakePending:
     metadata: FakeMetadata
     args: list[object] = field(default_factory=list)
+    routing_context: FakeRoutingContext = field(default_factory=FakeRoutingContext)
     future: asyncio.Future[object] = field(default_factory=asyncio.Future)
 
 
@@ -74,6 +80,16 @@ async def test_calls_go_round_and_count_from_choice_to_completion(own_board: Tel
     for call in range(4):
         router.on_request_completed(pool[0].replica_id, str(call))
     assert own_board.candidates(names).in_flight.tolist() == [0, 0, 0, 0]
+
+
+async def test_a_leg_that_no_replica_fits_makes_serve_wait_before_it_asks_again(
+    own_board: TelemetryBoard,
+) -> None:
+    """Serve asks again and again without an await, and the event loop stands still, unless it is told to."""
+    leg = PrefillRequest("leg-0", "math", (1, 2, 3), versions=frozenset({"gone"}))
+    request = FakePending(FakeMetadata("0"), [leg])
+    assert await request_router().choose_replicas(replicas(1), request) == []
+    assert request.routing_context.should_backoff
 
 
 async def test_ranks_are_few_and_follow_the_list_that_serve_passes(own_board: TelemetryBoard) -> None:
