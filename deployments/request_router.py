@@ -36,7 +36,14 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """One replica per rank, best first, so that Serve goes on to the next when one is full."""
+        """One replica per rank, best first, so that Serve goes on to the next when one is full.
+
+        None when no replica is of the leg's versions; Serve asks again after a while.
+        """
+        if pending_request:
+            # Else Serve (2.60) asks again at once, and for ever when nothing was chosen: no await that waits
+            # lies on its way, so the event loop, and with it the router, stands still.
+            pending_request.routing_context.should_backoff = True
         # Serve passes the same list until the replicas change, so the names need no second look.
         if candidate_replicas is not self._candidates or len(candidate_replicas) != len(self._names):
             self._candidates = candidate_replicas
@@ -45,10 +52,6 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
                 self._chooser = board.chooser(*pool_key(candidate_replicas[0].replica_id))
         if self._chooser is None:
             return []
-        if pending_request:
-            # When nobody takes the request, or nobody has a version that its leg may have, Serve (2.60)
-            # asks again without a pause, and nothing else of this process runs, unless it is told to wait.
-            pending_request.routing_context.should_backoff = True
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
         # Serve (2.60) asks once more for a request that another one's turn has placed: that one is booked
         # already, or over, and nobody would ever end a second booking.

@@ -83,6 +83,16 @@ async def test_calls_go_round_and_count_from_choice_to_completion(own_board: Tel
     assert own_board.candidates(names).in_flight.tolist() == [0, 0, 0, 0]
 
 
+async def test_a_leg_that_no_replica_fits_makes_serve_wait_before_it_asks_again(
+    own_board: TelemetryBoard,
+) -> None:
+    """Serve asks again and again without an await, and the event loop stands still, unless it is told to."""
+    leg = PrefillRequest("leg-0", "math", (1, 2, 3), versions=frozenset({"gone"}))
+    request = FakePending(FakeMetadata("0"), [leg])
+    assert await request_router().choose_replicas(replicas(1), request) == []
+    assert request.routing_context.should_backoff
+
+
 async def test_ranks_are_few_and_follow_the_list_that_serve_passes(own_board: TelemetryBoard) -> None:
     router, many = request_router(), replicas(20)
     assert len(await router.choose_replicas(many, pending("1"))) == RANKS

@@ -28,7 +28,7 @@ from kvtransfer.contract import kv_domain, read_module
 HERE = Path(__file__).parent
 START_S = 120
 STOP_S = 60
-COMMAND_S = 150
+COMMAND_S = 240
 SHORT, LONG = 12, 700
 
 

@@ -139,6 +139,7 @@ def write_profile(
         "PATH": f"{folder}/bin:{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HF_HUB_OFFLINE": "1",
+        "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT", str(Path.home() / ".cache" / "vllm")),
         "RAY_PORT": str(ray_port),
         "DASHBOARD_PORT": str(dashboard_port),
         "HEAD_CPUS": "4",
