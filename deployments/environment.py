@@ -6,7 +6,7 @@ vLLM reads these when it is imported, so they must stand before a replica's acto
 import os
 
 from deployments.icarus.registration import ICARUS
-from deployments.vllm_plugin import CPU_LORA, FORK, NAP
+from deployments.vllm_plugin import CPU_LORA, NAP
 from heliostat.spec import Pool
 
 PASSED_THROUGH = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "VLLM_LOGGING_LEVEL")
@@ -37,8 +37,6 @@ def replica_environment(pool: Pool, service: str = "heliostat") -> dict[str, str
             "TORCHDYNAMO_DISABLE": "1",
             NAP: "1",
         }
-        if threads == "1":
-            environment[FORK] = "1"
         if pool.takes_adapters:
             environment[CPU_LORA] = "1"
     if pool.icarus:

@@ -12,9 +12,6 @@ set, a spinning reader sleeps a tenth of a millisecond between two looks instead
 
 Waiting for the writer's notification from the start is no way out: notifications get lost while
 messages are frequent, and a step then takes seconds (tried).
-
-And where `FORK` is set, the worker is forked from the engine core, as vLLM does by itself outside of Ray:
-in an actor it spawns both, and the worker imports torch and vLLM once more.
 """
 
 import multiprocessing
@@ -29,10 +26,6 @@ NAP = "HELIOSTAT_NAP"
 
 NAP_S = 1e-4
 
-FORK = "HELIOSTAT_FORK"
-"""Set for replicas without a GPU that compute with one thread; a pool of OpenMP threads does not outlive a
-fork."""
-
 CPU_LORA = "HELIOSTAT_CPU_LORA"
 """Set for replicas without a GPU whose pool takes adapters (`deployments.vllm_lora_cpu`)."""
 
@@ -45,19 +38,11 @@ def register() -> None:
         from deployments import vllm_lora_cpu
 
         vllm_lora_cpu.install()
-    if os.environ.get(FORK) == "1" and multiprocessing.parent_process() is not None:
-        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-        os.register_at_fork(after_in_child=_forked)
     if os.environ.get(NAP) != "1":
         return
     from vllm.distributed.device_communicators import shm_broadcast
 
     shm_broadcast.sched_yield = lambda: time.sleep(NAP_S)
-
-
-def _forked() -> None:
-    """What plugins do is there after a fork, except for this."""
-    end_with_parent(os.getppid())
 
 
 def _end_with_parent() -> None:
