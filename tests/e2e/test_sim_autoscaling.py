@@ -22,7 +22,7 @@ from cluster.serve_environment import set_serve_environment
 from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
-pytestmark = pytest.mark.sim
+pytestmark = pytest.mark.nodes
 
 SPEC = Path(__file__).parent / "autoscaling.yaml"
 START_S, CHANGE_S = 180, 180

@@ -22,7 +22,7 @@ from heliostat.wire import Role
 from kvtransfer.card import Method, ModuleCard, write_card
 from kvtransfer.contract import kv_domain, read_module
 
-pytestmark = pytest.mark.sim
+pytestmark = pytest.mark.nodes
 
 SPEC = Path(__file__).parent / "sim.yaml"
 WEIGHTS = Path(__file__).parents[2] / "examples" / "quickstart" / "weights"

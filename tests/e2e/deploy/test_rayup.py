@@ -27,7 +27,7 @@ import yaml
 from cluster.ports import claim_block, free_ports
 from cluster.serve_api import ServeApi
 
-pytestmark = pytest.mark.rayup
+pytestmark = pytest.mark.nodes
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
