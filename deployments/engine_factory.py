@@ -70,11 +70,16 @@ def _version(spec: PoolSpec, module: Module) -> Version:
 
 
 def create_engine(config: EngineConfig, on_kv: KvListener | None = None) -> Engine:
-    """Imported here, because whoever only builds the application must not wait for vLLM's import."""
+    """Raises HeliostatError for what this host cannot run.
+
+    Imported here, because whoever only builds the application must not wait for vLLM's import.
+    """
     if config.pool.engine == "sim":
         from deployments.sim_engine import SimEngine
 
         return SimEngine(config, on_kv=on_kv)
+    from deployments.cpu_kernels import check_low_bits
     from deployments.vllm_engine import VllmEngine
 
+    check_low_bits(config.weights, config.pool.gpus)
     return VllmEngine(config, on_kv)

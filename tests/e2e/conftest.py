@@ -24,6 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from transformers import PreTrainedModel
 
 from cluster.ports import free_ports
+from deployments.cpu_kernels import low_bit_problem
 from deployments.sim_tokens import DEFAULT_VOCAB, extend, first_state, next_token
 from finetune.quantize_load import is_quantized, load_dequantized
 from finetune.reference import greedy_reference, icarus_reference, load_adapted, load_module
@@ -279,7 +280,9 @@ def modules_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def qsun_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The example that users start."""
+    """The example that users start, where this CPU can run it."""
+    if problem := low_bit_problem():
+        pytest.skip(problem)
     with given_or_running(request, QUICKSTART.parent / "modules" / "qsun.yaml") as cluster:
         yield cluster
 
