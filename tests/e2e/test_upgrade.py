@@ -15,7 +15,7 @@ from heliostat.specfile import load_spec
 from heliostat.status import ClusterStatus
 from kvtransfer.contract import read_module
 
-pytestmark = pytest.mark.modules
+pytestmark = pytest.mark.nodes
 
 WEIGHTS = Path(__file__).parents[2] / "examples" / "quickstart" / "weights"
 SPEC = Path(__file__).parent / "upgrade.yaml"
