@@ -44,7 +44,7 @@ from heliostat.specfile import load_spec
 
 ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
 # On one host, proxies of several nodes would want the same port.
-serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.2", "port": int(sys.argv[2])})
+serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
 serve.run_many(
     [
         serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
@@ -73,7 +73,7 @@ async def scaling(free_port, sim_client) -> AsyncIterator:
         served = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
         assert served.returncode == 0, served.stderr
         async with AsyncExitStack() as stack:
-            sim = await sim_client(f"http://{LOOPBACK}:{port}", load_spec(SPEC), stack)
+            sim = await sim_client(f"http://127.0.0.1:{port}", load_spec(SPEC), stack)
             await sim.until(lambda: is_ready(sim), START_S)
             yield sim
     finally:
