@@ -34,7 +34,6 @@ from router.channel.inbox import Inbox
 from router.frontend.api_keys import keys_from
 from router.live_counts import with_live
 from router.loop_watch import LoopWatch
-from router.match import VersionWait
 from router.pairing import Side, VersionPairing
 from router.pipeline import Pipeline
 from router.request_log import RequestLog
@@ -98,7 +97,6 @@ class Router:
             self._admission,
             self._accounts,
             early=spec.transfer.decode_choice == "early",
-            wait=VersionWait(spec.router.first_token_s),
         )
         self._listening = asyncio.create_task(self._inbox.start())
         self._cluster.start()

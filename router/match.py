@@ -27,7 +27,9 @@ class Pairing(Protocol):
 class VersionWait:
     """How long a request waits until two versions that fit are there, and how often it looks, seconds.
 
-    There are none when one pool is through with its roll and the other one has just begun.
+    There are none when one pool is through with its roll and the other one has just begun; or when both are
+    through, and no router is there yet that knows the spec which deploys them together: routers start as fast
+    as vLLM is imported. Nothing is held meanwhile, so the time is a client's patience.
     """
 
     at_most_s: float = 60.0
