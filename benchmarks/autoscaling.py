@@ -30,8 +30,7 @@ from benchmarks.autoscaling_load import MAX_MODEL_LEN, load
 from benchmarks.autoscaling_serve import ServeScaler
 from benchmarks.report import RESULTS, Metric, make_report, write_json
 from heliostat.spec import Family, Limits, Model, Pool, Replicas, Spec
-from heliostat.wire import Role
-from router.scaling import PoolKey
+from heliostat.wire import PoolKey, Role
 from simulator.profile import Hardware
 from simulator.router import Options
 from simulator.run import simulate

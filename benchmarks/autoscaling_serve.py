@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from heliostat.spec import Spec
-from router.scaling import Kind, PoolKey, Reading, Wanted
+from heliostat.wire import PoolKey
+from router.scaling import Kind, Reading, Wanted
 
 LOOK_BACK_S = 30.0
 UP_DELAY_S = 30.0

@@ -13,13 +13,13 @@ from benchmarks.headline_assumptions import MAX_MODEL_LEN
 from benchmarks.report import REPOSITORY, Metric
 from heliostat.errors import HeliostatError
 from heliostat.spec import Family, Limits, Model, Pool, Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.profile import Hardware
 from simulator.router import Options
 from simulator.run import simulate
 from simulator.slo import Slo
 from simulator.summary import Summary, summarize
-from simulator.topology import Arrangement, PoolKey, arrange
+from simulator.topology import Arrangement, arrange
 from simulator.workload.base import Workload
 
 T = TypeVar("T")

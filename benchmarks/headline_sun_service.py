@@ -25,8 +25,8 @@ from benchmarks.headline_sun import (
     limits,
     sun,
 )
-from heliostat.wire import Role
-from simulator.topology import SHARED, Arrangement, PoolKey
+from heliostat.wire import PoolKey, Role
+from simulator.topology import SHARED, Arrangement
 
 SERVICE_GPUS = 16
 

@@ -7,13 +7,12 @@ from typing import TypeVar
 
 from heliostat.errors import ContractError, HeliostatError
 from heliostat.spec import Model, Spec
-from heliostat.wire import Role, adapted_domain
+from heliostat.wire import PoolKey, Role, adapted_domain
 from kvtransfer.adapter import AdapterModule, read_adapter
 from kvtransfer.card import Method, ModuleCard, read_card
 from kvtransfer.contract import Module, check_contract, kv_domain, read_module
 from kvtransfer.fit import Side, adapter_misfit, module_misfit, pair_misfit
 
-PoolKey = tuple[Role, str]
 AdapterKey = tuple[Role, str, str]
 """Role, pool, adapter."""
 

@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from cluster.modules import PoolKey, Sources, check_modules, read_sources
+from cluster.modules import Sources, check_modules, read_sources
 from heliostat.errors import SpecError
 from heliostat.spec import Pool, Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 
 
 class Sharing(StrEnum):

@@ -11,9 +11,8 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.cluster_view import PoolKey
 from heliostat.errors import HeliostatError, InvalidRequestError, PoolUnavailableError
-from heliostat.wire import Adapter, Role
+from heliostat.wire import Adapter, PoolKey, Role
 from router.catalog import Snapshot
 
 PEERS_S = 10.0

@@ -16,7 +16,7 @@ import heliostat
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, PoolStatus, ReplicaStatus
-from heliostat.wire import Door, Load, ReplicaVersion, Role
+from heliostat.wire import Door, Load, PoolKey, ReplicaVersion, Role
 from router.catalog import ServedModel
 from router.pool_figures import PoolFigures
 from router.telemetry import TelemetryBoard
@@ -35,7 +35,6 @@ ANSWER_S = 5.0
 
 logger = logging.getLogger(__name__)
 
-PoolKey = tuple[Role, str]
 Answer = TypeVar("Answer", Load, ReplicaStatus, ReplicaVersion)
 
 

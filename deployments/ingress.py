@@ -17,7 +17,7 @@ from deployments.catalog import CatalogDesk
 from deployments.catalog_files import spec_models
 from deployments.catalog_handles import PoolReplicas, RouterPeers
 from deployments.catalog_live import LiveModels, root
-from deployments.cluster_view import PoolKey, ServeClusterView
+from deployments.cluster_view import ServeClusterView
 from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
 from deployments.pools import ServeDecodePool, ServePrefillPool
@@ -26,7 +26,7 @@ from deployments.scrape_targets import scrape_targets
 from deployments.weights import local_weights
 from heliostat.spec import Spec
 from heliostat.status import ClusterStatus, RouterStatus
-from heliostat.wire import Door, Load, Role
+from heliostat.wire import Door, Load, PoolKey, Role
 from router.accounts import Accounts
 from router.admission import Admission
 from router.catalog import Catalog, ServedAdapter, ServedModel, Snapshot

@@ -9,20 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from deployments.metric_kinds import GaugeMetric, Increments, MetricKinds, Observations, RayMetrics
-from deployments.savings import PoolKey, savings
+from deployments.savings import savings
 from heliostat.spec import Model, Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from router.accounts import Account, Accounts, Figures, Stage
-from router.admission import ModelCounts, PoolCapacity, PoolFigures
+from router.admission import PoolCapacity, PoolFigures
 from router.histogram import BOUNDS_MS, Histogram
+from router.live_counts import AdmissionCounts
 from router.loop_watch import LoopWatch
-
-
-class AdmissionCounts(Protocol):
-    """What is read of `router.admission.Admission`."""
-
-    def counts(self, model: str) -> ModelCounts:
-        """Its numbers."""
 
 
 class PoolFacts(PoolCapacity, Protocol):

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from heliostat.spec import Model, Spec
-from heliostat.wire import Role
-
-PoolKey = tuple[Role, str]
+from heliostat.wire import PoolKey, Role
 
 
 @dataclass(frozen=True, slots=True)

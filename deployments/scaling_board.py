@@ -12,8 +12,8 @@ from typing import Final
 
 from deployments.metric_kinds import MetricKinds, RayMetrics
 from deployments.scaling_stats import to_door, to_load, to_served
-from heliostat.wire import Door
-from router.scaling import Kind, Memory, PoolKey, Reading, ScaledPool, Served, Wanted, decide
+from heliostat.wire import Door, PoolKey
+from router.scaling import Kind, Memory, Reading, ScaledPool, Served, Wanted, decide
 from router.scaling.readings import read_pool
 
 DECIDE_S = 1.0
@@ -22,9 +22,8 @@ DECIDE_S = 1.0
 STALE_S = 10.0
 """A pool of which nobody asked for so long is gone: the spec has changed."""
 
-logger = logging.getLogger(
-    "ray.serve.heliostat"
-)  # below Serve's own, whose handlers write the controller's log
+# Below Serve's own logger, whose handlers write the controller's log.
+logger = logging.getLogger("ray.serve.heliostat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class _Totals:
 
 
 class ScalingBoard:
-    """`ask` is called by each pool's policy, often; once in `DECIDE_S` it decides for all pools at once."""
+    """Each pool's policy tells its figures; once in `DECIDE_S` that decides for all pools at once."""
 
     def __init__(self, kinds: MetricKinds | None = None) -> None:
         self._kinds = kinds
@@ -94,10 +93,9 @@ class ScalingBoard:
         doors = [to_door(stats) for stats in told.stats.values()]
         door = max(doors, key=lambda each: each.let_in, default=Door())
         loads = [to_load(replica, stats) for replica, stats in told.stats.items()]
-        reading = read_pool(
+        return read_pool(
             told.size, loads, totals.total, door.queued + told.queued_calls, door.queued_tokens, door.let_in
         )
-        return reading
 
     def _decide(self, max_gpus: int | None, now_s: float) -> None:
         fresh = {key for key, told_s in self._told_s.items() if now_s - told_s <= STALE_S}

@@ -17,6 +17,10 @@ class Role(StrEnum):
     DECODE = "decode"
 
 
+PoolKey = tuple[Role, str]
+"""A pool, by its role and name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A LoRA adapter as replicas know it: a digest of its weights and settings, and where it is.

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.summary import ModelSummary, PoolSummary, Summary
-from simulator.topology import Arrangement, PoolKey
+from simulator.topology import Arrangement
 
 
 def bottlenecks(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import pstdev
 
 from heliostat.errors import PoolUnavailableError
-from heliostat.wire import Load, Role
+from heliostat.wire import Load, PoolKey, Role
 from simulator.engine.engine import Engine
 from simulator.engine.host import Host
 from simulator.engine.profile import Profile
@@ -13,7 +13,7 @@ from simulator.fleet import Fleet
 from simulator.outcome import PoolOutcome
 from simulator.resizing import Resizing
 from simulator.router import Options, Router
-from simulator.topology import Arrangement, PoolKey
+from simulator.topology import Arrangement
 
 QUIET_S = 1.0
 """A replica of which nothing is new says so this often: often enough not to look stale. What the steps of a

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from router.scaling import PoolKey, Reading, Served
+from heliostat.wire import PoolKey
+from router.scaling import Reading, Served
 from router.scaling.readings import read_pool
 from simulator.engine.engine import Engine
 

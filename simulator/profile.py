@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from heliostat.spec import Family, Pool
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.engine.profile import Profile
 from simulator.timing import (
     H100,
@@ -27,7 +27,7 @@ from simulator.timing import (
     weight_bits,
 )
 from simulator.timing.capacity import GIB
-from simulator.topology import Arrangement, PoolKey
+from simulator.topology import Arrangement
 
 BATCHED_TOKENS = 8192
 """vLLM's default `max_num_batched_tokens` for an API server on a GPU of 70 GiB or more (EngineArgs, 0.32)."""

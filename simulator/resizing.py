@@ -4,8 +4,7 @@ import asyncio
 from collections import Counter
 
 from heliostat.spec import Spec
-from heliostat.wire import Role
-from router.scaling import PoolKey
+from heliostat.wire import PoolKey, Role
 from simulator.fleet import Fleet
 from simulator.router import Router
 from simulator.scaling import Scaling

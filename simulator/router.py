@@ -8,14 +8,13 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from heliostat.spec import Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from router.admission import Admission, PoolFigures, Slot
 from router.admission.state import NO_HISTORY_TOKENS
 from router.choice import Chooser
 from router.policy import DEFAULTS, POLICIES
 from router.telemetry import TelemetryBoard
 from simulator.scaling import Scaling
-from simulator.topology import PoolKey
 
 TPOT_MS = 25.0
 """The target of pools whose spec names none."""

@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 
+from heliostat.wire import PoolKey
 from simulator.cluster import Cluster
 from simulator.engine.profile import Profile
 from simulator.flow import Flow
 from simulator.outcome import Outcome, PoolOutcome
 from simulator.profile import Hardware, profiles_of
 from simulator.router import Options
-from simulator.topology import Arrangement, PoolKey
+from simulator.topology import Arrangement
 from simulator.virtual_time import run
 from simulator.workload.base import Session, Workload
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heliostat.spec import Spec
-from router.scaling import Memory, PoolKey, Reading, Wanted, decide
+from heliostat.wire import PoolKey
+from router.scaling import Memory, Reading, Wanted, decide
 from router.scaling.pools import scaled_pools
 
 

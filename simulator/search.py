@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from heliostat.errors import HeliostatError
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.bottleneck import bottlenecks
 from simulator.summary import Summary
-from simulator.topology import Arrangement, PoolKey
+from simulator.topology import Arrangement
 
 ATTAINMENT = 0.95
 """The share of requests that must keep the SLO, as in "90 or 95 % attainment" of DistServe (Zhong et al.

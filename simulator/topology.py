@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from heliostat.errors import HeliostatError
 from heliostat.spec import Model, Pool, Replicas, Spec
-from heliostat.wire import Role
-
-PoolKey = tuple[Role, str]
+from heliostat.wire import PoolKey, Role
 
 SHARED = "shared"
 """The name of a pool that serves all models."""

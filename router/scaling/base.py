@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from heliostat.wire import Role, StepTime
-
-PoolKey = tuple[Role, str]
+from heliostat.wire import PoolKey, Role, StepTime
 
 UNKNOWN = StepTime()
 

@@ -8,19 +8,8 @@ figures are those of all its models.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from heliostat.wire import Role, StepTime
-from router.scaling.base import (
-    Decision,
-    Kind,
-    Memory,
-    Need,
-    PoolKey,
-    PoolMemory,
-    Reading,
-    ScaledPool,
-    Seen,
-    Wanted,
-)
+from heliostat.wire import PoolKey, Role, StepTime
+from router.scaling.base import Decision, Kind, Memory, Need, PoolMemory, Reading, ScaledPool, Seen, Wanted
 from router.scaling.damping import damped, remember
 from router.scaling.decode import decode_need
 from router.scaling.prefill import LOOK_BACK_S, prefill_need

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from heliostat.spec import Family, Model, Pool, Replicas, SimTiming, Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.engine.profile import Profile
 from simulator.profile import BATCHED_TOKENS, Hardware, profiles_of
-from simulator.topology import SHARED, TOPOLOGIES, PoolKey, arrange
+from simulator.topology import SHARED, TOPOLOGIES, arrange
 
 BASE = "Qwen/Qwen3-8B"
 

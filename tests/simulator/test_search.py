@@ -6,11 +6,11 @@ import pytest
 
 from heliostat.errors import HeliostatError
 from heliostat.spec import Family, Model, Pool, Replicas, Spec
-from heliostat.wire import Role
+from heliostat.wire import PoolKey, Role
 from simulator.search import Trial, find_min_gpus
 from simulator.slo import Slo
 from simulator.summary import ModelSummary, Percentiles, PoolSummary, Summary
-from simulator.topology import Arrangement, PoolKey, arrange
+from simulator.topology import Arrangement, arrange
 
 A_SHARE_OF_1 = 1.0
 
