@@ -6,6 +6,13 @@ from cluster.dashboards.rows_serving import BY_POOL, CLUSTER, DECODE, MODEL, POO
 
 WAY, WAY_NAME = "role, pool, transport", "{{role}}.{{pool}} {{transport}}"
 
+
+def _ledger_ratio(part: str, whole: str) -> str:
+    """Of two sums of the ledger, by transport."""
+    sums = (rate(WAY, metric(f"ledger_{name}_total", *POOL)) for name in (part, whole))
+    return ratio(*sums)
+
+
 TRANSFERS = Row(
     "Transfers",
     (
@@ -17,43 +24,19 @@ TRANSFERS = Row(
         ),
         Panel(
             "Time of one copy",
-            (
-                Query(
-                    ratio(
-                        rate(WAY, metric("ledger_copy_seconds_total", *POOL)),
-                        rate(WAY, metric("ledger_copies_total", *POOL)),
-                    ),
-                    WAY_NAME,
-                ),
-            ),
+            (Query(_ledger_ratio("copy_seconds", "copies"), WAY_NAME),),
             "s",
             "The mean, copying alone.",
         ),
         Panel(
             "Bandwidth while copying",
-            (
-                Query(
-                    ratio(
-                        rate(WAY, metric("ledger_bytes_total", *POOL)),
-                        rate(WAY, metric("ledger_copy_seconds_total", *POOL)),
-                    ),
-                    WAY_NAME,
-                ),
-            ),
+            (Query(_ledger_ratio("bytes", "copy_seconds"), WAY_NAME),),
             "Bps",
             "Bytes over the seconds of copying.",
         ),
         Panel(
             "Hidden part of copies",
-            (
-                Query(
-                    ratio(
-                        rate(WAY, metric("ledger_hidden_seconds_total", *POOL)),
-                        rate(WAY, metric("ledger_copy_seconds_total", *POOL)),
-                    ),
-                    WAY_NAME,
-                ),
-            ),
+            (Query(_ledger_ratio("hidden_seconds", "copy_seconds"), WAY_NAME),),
             "percentunit",
             "Passed while the prefill still computed, so no request waited for it.",
             most=1,
@@ -108,6 +91,15 @@ TRANSFERS = Row(
 _USERS = largest("model, role, pool", metric("model_pool", *POOL))
 _OF_PROMPTS = ("pool_prompt_tokens_total", *POOL, PREFILL)
 
+
+def _share_of_prompts(counter: str) -> str:
+    """Of all prompt tokens of a prefill pool."""
+    return ratio(
+        rate("pool", metric(counter, *POOL, PREFILL)),
+        rate("pool", metric(*_OF_PROMPTS)),
+    )
+
+
 SHARING = Row(
     "Sharing",
     (
@@ -139,30 +131,14 @@ SHARING = Row(
         ),
         Panel(
             "Prompt tokens from caches",
-            (
-                Query(
-                    ratio(
-                        rate("pool", metric("pool_cached_tokens_total", *POOL, PREFILL)),
-                        rate("pool", metric(*_OF_PROMPTS)),
-                    ),
-                    "{{pool}}",
-                ),
-            ),
+            (Query(_share_of_prompts("pool_cached_tokens_total"), "{{pool}}"),),
             "percentunit",
             "The part of all prompt tokens that was not computed again.",
             most=1,
         ),
         Panel(
             "Prompt tokens that another model had brought",
-            (
-                Query(
-                    ratio(
-                        rate("pool", metric("pool_cross_model_cached_tokens_total", *POOL, PREFILL)),
-                        rate("pool", metric(*_OF_PROMPTS)),
-                    ),
-                    "{{pool}}",
-                ),
-            ),
+            (Query(_share_of_prompts("pool_cross_model_cached_tokens_total"), "{{pool}}"),),
             "percentunit",
             "The cross-model hit ratio: what dedicated prefill pools would have computed.",
             most=1,
