@@ -124,6 +124,11 @@ class Router(Section):
     model_changes: bool = Field(
         default=False, description="Whether `heliostat models add` and `remove` may change the models."
     )
+    tool_parser: str = Field(
+        default="json",
+        min_length=1,
+        description="How the family writes tool calls: a tool parser of vLLM's. `json`: required calls only.",
+    )
 
 
 class PoolSpec(Section):
