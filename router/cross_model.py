@@ -15,9 +15,9 @@ class Bringers:
     first.
 
     A replica's answer says how much of a prompt it had, not since when. Of several models that ask about one
-    context at the same time, the one whose prefill computes it may well answer last. So a block has its
-    bringer from the moment at which a replica is chosen that does not hold it (`expected`); and the model
-    that is found to have computed it after all is its bringer from then on (`arrived`).
+    context at the same time, the one whose prefill computes it may well answer last. So a block is somebody's
+    from the moment at which a replica is chosen that does not hold it (`expected`), until an answer says who
+    has had it computed (`arrived`).
 
     It knows of this router's requests alone, and counts too little rather than too much: a block that came
     otherwise is nobody's. Serve may call from its router's thread, so there is a lock.
@@ -27,6 +27,7 @@ class Bringers:
         self._max_blocks = max_blocks
         self._lock = threading.Lock()
         self._models: OrderedDict[int, str] = OrderedDict()
+        self._expected: OrderedDict[int, str] = OrderedDict()
         self._followed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -49,7 +50,8 @@ class Bringers:
         held = -(-held_tokens // BLOCK_TOKENS)  # of a prompt that is there whole, the end of a block too
         with self._lock:
             for block in _there(replica, blocks[held:]):
-                self._models.setdefault(block, model)
+                if block not in self._models:
+                    self._expected.setdefault(block, model)
             self._trim()
 
     def arrived(
@@ -59,13 +61,16 @@ class Bringers:
 
         The rest of the `num_tokens` was computed now, for this model.
         """
-        models, cross_model = self._models, 0
+        models, expected, cross_model = self._models, self._expected, 0
         with self._lock:
             for number, block in enumerate(_there(replica, blocks)):
                 start = number * BLOCK_TOKENS
                 end = min(start + BLOCK_TOKENS, num_tokens)
-                if models.get(block, model) != model and cached_tokens > start:
+                bringer = models.get(block) or expected.get(block, model)
+                if bringer != model and cached_tokens > start:
                     cross_model += min(cached_tokens, end) - start
+                elif expected.get(block) == model:
+                    del expected[block]  # it is known now; and if it was there already, it is nobody's
                 if cached_tokens < end:
                     models[block] = model
                 if block in models:
@@ -74,8 +79,9 @@ class Bringers:
         return cross_model
 
     def _trim(self) -> None:
-        for _ in range(len(self._models) - self._max_blocks):
-            self._models.popitem(last=False)
+        for known in (self._models, self._expected):
+            for _ in range(len(known) - self._max_blocks):
+                known.popitem(last=False)
 
 
 def _there(replica: str, blocks: Iterable[int]) -> Iterator[int]:

@@ -47,6 +47,14 @@ def test_a_replica_that_is_taken_to_hold_a_prompt_gets_it_from_nobody() -> None:
     assert arrived(brought, "code", 100) == 4
 
 
+def test_one_that_was_expected_to_compute_and_need_not_has_brought_nothing() -> None:
+    """Through another router, whoever did may well be the model that asks next."""
+    brought = bringers()
+    brought.expected("p0", "math", BLOCKS, 0)
+    assert arrived(brought, "math", 100) == 0
+    assert arrived(brought, "code", 100) == 0
+
+
 def test_whoever_computes_it_again_has_brought_it_from_then_on() -> None:
     brought = bringers()
     arrived(brought, "math", 0)
