@@ -82,7 +82,7 @@ def test_several_models_that_ask_about_one_context_at_once_have_it_computed_once
 
 
 def test_without_a_word_from_the_client_each_idle_replica_computes_it_again() -> None:
-    """It costs nobody's time as long as they are idle; that the same is asked again, only the client knows."""
+    """It costs nobody's time as long as they are idle; that it is asked again, only the client knows."""
     assert len(ask_at_once(chooser(Role.PREFILL)[0], prompt(2000, "context"), 8)) == 8
 
 
