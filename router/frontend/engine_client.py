@@ -92,6 +92,7 @@ class ClusterEngineClient:
         *,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        session_id: str | None = None,
         **unused: object,
     ) -> AsyncGenerator[RequestOutput, None]:
         """One request over the pipeline; closing it stops both legs."""
@@ -117,7 +118,7 @@ class ClusterEngineClient:
                 max_tokens=params.max_tokens or 0,
                 bound=bound(params),
                 priority=priority,
-                session=hints.session,
+                session=hints.session or session_id or "",
                 deadline_s=hints.deadline_s,
                 expected_tokens=hints.expected_tokens,
                 reuse_soon=hints.reuse_soon,

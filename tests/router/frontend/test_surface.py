@@ -282,6 +282,12 @@ async def test_hints_reach_the_pools(surface) -> None:
     assert (decode.session, decode.expected_tokens) == ("ctx", 5)
 
 
+async def test_vllms_session_id_is_a_session_where_ours_is_not_given(surface) -> None:
+    for headers in ({}, {"x-heliostat-session": "ours"}):
+        await surface.http.post(CHAT, json=chat(session_id="theirs"), headers=headers)
+    assert [leg.session for leg in surface.pools.prefills] == ["theirs", "ours"]
+
+
 async def test_a_malformed_hint_is_a_400(surface) -> None:
     with pytest.raises(BadRequestError, match="x-heliostat-priority is 'high'; give it an integer"):
         await surface.openai.chat.completions.create(**chat(), extra_headers={"x-heliostat-priority": "high"})
