@@ -39,7 +39,8 @@ faulthandler.dump_traceback_later(120, exit=True)  # a start that hangs says whe
 from pathlib import Path
 import ray
 from ray import serve
-from deployments.app import APP_NAME, ROUTE_PREFIX, build_applications
+from deployments.app import ROUTE_PREFIX, build_applications
+from deployments.names import APP_NAME
 from heliostat.specfile import load_spec
 
 ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
