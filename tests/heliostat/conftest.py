@@ -120,6 +120,7 @@ class OpenAIServer:
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -128,6 +129,11 @@ class OpenAIServer:
 
     def then(self, *scripts: Script) -> None:
         self.scripts.extend(scripts)
+
+    async def has_asked(self, number: int) -> None:
+        """Until so many requests have come."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self.asked) >= number)
 
     async def __aenter__(self) -> "OpenAIServer":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
@@ -157,7 +163,9 @@ class OpenAIServer:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             while (asked := await _read_request(reader)) is not None:
-                self.asked.append(asked)
+                async with self._news:
+                    self.asked.append(asked)
+                    self._news.notify_all()
                 script = self.scripts.popleft() if self.scripts else self.always
                 assert script is not None, f"nothing is written down for {asked.path}"
                 exchange = Exchange(asked, reader, writer)
