@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -28,7 +31,8 @@ CHROMIUM_ARGS = (
 
 WITHIN_MS = 30_000
 
-TOOLS = Path(__file__).parents[1] / ".venv" / "tools" / "usr" / "bin"
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / ".venv" / "tools" / "usr" / "bin"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +55,35 @@ def tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`heliostat-client`, built from this checkout."""
+    # Imported here: only these tests need it.
+    from hatchling.builders.wheel import WheelBuilder
+
+    folder = str(tmp_path_factory.mktemp("wheel"))
+    (built,) = WheelBuilder(str(ROOT / "heliostat")).build(directory=folder, versions=["standard"])
+    return Path(built)
+
+
+@pytest.fixture(scope="session")
+def client_alone(client_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds the client, what it asks for, and no more."""
+    python = tmp_path_factory.mktemp("alone") / "bin" / "python"
+    uv = Path(sysconfig.get_path("scripts")) / "uv"
+    subprocess.run((uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]), check=True)
+    install = (uv, "pip", "install", "--quiet", "--python", python)
+    install += ("--constraints", ROOT / "constraints.txt", client_wheel)
+    # All of it lies in uv's cache where `scripts/install` has run; only where not is an index asked.
+    index = ("--default-index", os.environ["PIP_INDEX_URL"]) if "PIP_INDEX_URL" in os.environ else ()
+    for place in (("--offline",), index):
+        done = subprocess.run([*install, *place], capture_output=True, text=True)
+        if done.returncode == 0:
+            return python
+    reason = f"there is nothing to install from: {done.stderr}"
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
 @dataclass
