@@ -1,13 +1,17 @@
 """Options and fixtures that all tests share, among them a real browser for the live page."""
 
+import ast
+import asyncio
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +88,41 @@ def client_alone(client_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -
             return python
     reason = f"there is nothing to install from: {done.stderr}"
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+RunPage = Callable[[str, str], list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def run_page() -> RunPage:
+    """Runs a page's Python from top to bottom, as in a notebook, with the quickstart at another address.
+
+    Gives what each snippet printed, and the output that stands below it (empty where none does). Some calls
+    block: a server in the test's own loop wants this in a thread.
+    """
+
+    def run(page: str, url: str) -> list[tuple[str, str]]:
+        return asyncio.run(run_all(page, url))
+
+    async def run_all(page: str, url: str) -> list[tuple[str, str]]:
+        snippets = re.findall(
+            r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?",
+            (ROOT / page).read_text(),
+            re.DOTALL | re.MULTILINE,
+        )
+        names: dict[str, object] = {}
+        outputs = []
+        for source, expected in snippets:
+            source = source.replace("http://127.0.0.1:8000", url)
+            code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                if isinstance(waiting := eval(code, names), Awaitable):
+                    await waiting
+            outputs.append((printed.getvalue(), expected))
+        return outputs
+
+    return run
 
 
 @dataclass

@@ -71,6 +71,13 @@ async def test_token_ids_are_a_prompt_too(sdk) -> None:
     assert (await sdk.complete("base", ids, temperature=0, max_tokens=8)).text == as_text.text
 
 
+def test_the_page_about_the_client_prints_what_it_says(cluster, run_page) -> None:
+    outputs = run_page("docs/client.md", cluster.url)
+    assert len(outputs) > 5
+    # This cluster has one model more than the quickstart.
+    assert [printed.replace(", cramped", "") for printed, _ in outputs] == [told for _, told in outputs]
+
+
 def test_the_client_that_blocks_gives_the_same(cluster) -> None:
     with Client(cluster.url) as client:
         assert client.chat("home", "turn my lamp to 40", temperature=0).text == "set(lamp,40)"
