@@ -10,7 +10,7 @@ SAYS = {
     "reverse lamp": "pmal",
     "reverse fan": "naf",
     "spell lamp": "l#a#m#p",
-    "is it?": '{"verdict": "yes"}',
+    "is it?": '"yes"',
 }
 MODELS = ("base", "home", "mirror", "spell")
 
