@@ -172,8 +172,8 @@ class OpenAIServer:
                 await script(exchange)
                 if not exchange.kept:
                     break
-        except ConnectionError:
-            pass  # the client left while it was written to
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client left while it was written to, or the test is over
         finally:
             self._tasks.discard(task)
             writer.close()
