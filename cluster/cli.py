@@ -12,6 +12,7 @@ from typing import NamedTuple
 import heliostat
 from cluster import (
     calibrate_args,
+    chat_args,
     dashboards_args,
     deploy_args,
     finetune_args,
@@ -117,6 +118,14 @@ COMMANDS = {
         "the Grafana dashboard and Prometheus' rules, as files or pushed",
         dashboards_args.add_arguments,
         "What an operator sees of a cluster: docs/observability.md says what it shows.",
+    ),
+    "chat": Command(
+        "cluster.chat:chat_command",
+        "talk to the models of a running cluster, or of any OpenAI-compatible server",
+        chat_args.add_arguments,
+        "Ask models in a terminal, one after the other over the same conversation, and see what each answer "
+        "took. Over a pipe: one line, one answer.",
+        extra="cli",
     ),
     "status": Command(
         "cluster.status:status_command",
