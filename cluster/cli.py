@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import heliostat
 from cluster import (
+    bench_args,
     calibrate_args,
     chat_args,
     dashboards_args,
@@ -125,6 +126,14 @@ COMMANDS = {
         chat_args.add_arguments,
         "Ask models in a terminal, one after the other over the same conversation, and see what each answer "
         "took. Over a pipe: one line, one answer.",
+        extra="cli",
+    ),
+    "bench": Command(
+        "cluster.bench:bench_command",
+        "put a load on a running cluster, or on any OpenAI-compatible server, and measure it",
+        bench_args.add_arguments,
+        "Ask many things at once, in a closed or an open loop, and say how they were answered: latencies, "
+        "rates, failures, what caches saved. Exit status: 0 all answered, 1 some not.",
         extra="cli",
     ),
     "status": Command(

@@ -1,71 +1,12 @@
 """`heliostat chat` in a terminal of its own: what a person types, sees, and stops."""
 
 import asyncio
-import fcntl
-import os
-import pty
-import select
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from pty_terminal import CTRL_C, CTRL_D, TAB, UP, WITHIN_S, Terminal
 
-WITHIN_S = 60
-CTRL_C, CTRL_D, UP, TAB = "\x03", "\x04", "\x1b[A", "\t"
 KOREAN = "안녕하세요, 한글은 깨지지 않습니다"
-
-
-class Terminal:
-    """A command that believes to be in a terminal; `screen` is all that it has written there."""
-
-    def __init__(self, *command: str, **environment: str) -> None:
-        self.screen = ""
-        self._seen = 0
-        self._keyboard, inside = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *command],
-            stdin=inside,
-            stdout=inside,
-            stderr=inside,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal to it
-            env={**os.environ, "TERM": "xterm", "LANG": "C.UTF-8", **environment},
-        )
-        os.close(inside)
-
-    def type(self, keys: str) -> None:
-        os.write(self._keyboard, keys.encode())
-
-    async def shows(self, text: str) -> str:
-        """Until `text` has come after what was looked at before; all up to and with it."""
-        return await asyncio.to_thread(self._shows, text)
-
-    async def ends(self) -> int:
-        """Its exit status."""
-        return await asyncio.to_thread(self.process.wait, WITHIN_S)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._keyboard)
-
-    def _shows(self, text: str) -> str:
-        written = self.screen.encode()
-        until_s = time.monotonic() + WITHIN_S
-        while (at := self.screen.find(text, self._seen)) < 0:
-            ready, _, _ = select.select([self._keyboard], [], [], until_s - time.monotonic())
-            assert ready, f"{text!r} did not come; the screen is {self.screen!r}"
-            try:
-                written += os.read(self._keyboard, 65536)
-            except OSError as error:  # what Linux says when the other side is gone
-                raise AssertionError(f"it ended without {text!r}; the screen is {self.screen!r}") from error
-            self.screen = written.decode(errors="ignore")
-        begin, self._seen = self._seen, at + len(text)
-        return self.screen[begin : self._seen]
 
 
 @pytest.fixture
