@@ -27,7 +27,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
-parent = ray.remote(num_cpus=0)(os.getppid)
+parent = ray.remote(num_cpus=0)(lambda: os.getppid())
 ids = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
 pids = ray.get([parent.options(scheduling_strategy=On(node, soft=False)).remote() for node in ids])
 print(json.dumps(dict(zip(map(str, pids), ids))))
