@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import heliostat
 from cluster import (
+    bench_args,
     calibrate_args,
+    chat_args,
     dashboards_args,
     deploy_args,
     finetune_args,
@@ -117,6 +119,22 @@ COMMANDS = {
         "the Grafana dashboard and Prometheus' rules, as files or pushed",
         dashboards_args.add_arguments,
         "What an operator sees of a cluster: docs/observability.md says what it shows.",
+    ),
+    "chat": Command(
+        "cluster.chat:chat_command",
+        "talk to the models of a running cluster, or of any OpenAI-compatible server",
+        chat_args.add_arguments,
+        "Ask models in a terminal, one after the other over the same conversation, and see what each answer "
+        "took. Over a pipe: one line, one answer.",
+        extra="cli",
+    ),
+    "bench": Command(
+        "cluster.bench:bench_command",
+        "put a load on a running cluster, or on any OpenAI-compatible server, and measure it",
+        bench_args.add_arguments,
+        "Ask many things at once, in a closed or an open loop, and say how they were answered: latencies, "
+        "rates, failures, what caches saved. Exit status: 0 all answered, 1 some not.",
+        extra="cli",
     ),
     "status": Command(
         "cluster.status:status_command",

@@ -22,6 +22,8 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
+pytest_plugins = ("openai_server",)
+
 CHROMIUM_ARGS = (
     "--headless",
     "--no-sandbox",
