@@ -11,7 +11,7 @@ the two are equal.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from heliostat.errors import HeliostatError
@@ -40,7 +40,7 @@ def fill(text: str, makers: Mapping[str, Maker], page: str) -> str:
     return _PART.sub(made, text)
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; a `|` in a cell would end it, so it is written as its entity."""
-    lines = [head, tuple("---" for _ in head), *rows]
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)

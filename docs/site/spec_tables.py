@@ -14,6 +14,7 @@ from heliostat import spec
 from heliostat.section import Section
 
 HEAD = ("key", "type", "default", "meaning")
+MAPPINGS: dict[object, str] = {str: "texts by name", float: "numbers by name"}
 NUMBERS: dict[object, str] = {int: "integer", float: "number"}
 
 
@@ -59,7 +60,7 @@ def _words(kind: object, bounds: str = "") -> str:
 def _mapping(values: object) -> str:
     if isinstance(values, type) and issubclass(values, Section):
         return "sections by name"
-    return {str: "texts by name", float: "numbers by name"}.get(values, "keys and values")  # type: ignore[call-overload]
+    return MAPPINGS.get(values, "keys and values")
 
 
 def _bounds(field: FieldInfo) -> str:
