@@ -5,7 +5,7 @@ PORT ?= 8000
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt scripts/install scripts/overrides-cpu.txt
+.venv/installed: pyproject.toml heliostat/pyproject.toml constraints.txt scripts/install scripts/overrides-cpu.txt
 	scripts/install
 
 serve: install

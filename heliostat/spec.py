@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue, Strict
 
 from heliostat.observability import Logs, Observability, Traces
 from heliostat.pool import Autoscale, Lora, Pool, Replicas, SimTiming
+from heliostat.role import PoolKey, Role
 from heliostat.section import Name, Section
-from heliostat.wire import PoolKey, Role
 
 Transport = Literal["shm", "nixl", "nccl"]
 
