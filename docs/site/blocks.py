@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from docs.site.pages import pages
 from docs.site.parts import ROOT
-
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-"""Beside those in docs/."""
 
 _BLOCK = re.compile(
     r"(?:^ *<!-- (?!/?made)(?P<mark>[^>]*?) -->\n\n?)?"
@@ -61,11 +59,6 @@ def _block(page: str, text: str, match: re.Match[str]) -> Block:
     kind, _, rest = (match["mark"] or "").partition(": ")
     body = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
     return Block(page, line, match["language"], body, kind, rest)
-
-
-def pages() -> tuple[str, ...]:
-    """Every page of the site, by its path in the repository."""
-    return (*PAGES, *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))))
 
 
 def all_blocks() -> Iterator[Block]:

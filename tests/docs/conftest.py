@@ -1,19 +1,14 @@
-"""A small OpenAI-compatible server for snippets, and a place to run commands in."""
+"""A small OpenAI-compatible server for snippets, and a place to run what pages say."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGES_URL = "http://127.0.0.1:8000"
-"""Where the pages have their cluster."""
+from docs.site.running import Place
 
 ANSWERS = {
     ("home", "turn my lamp to 40"): "set(lamp,40)",
@@ -21,7 +16,7 @@ ANSWERS = {
     ("spell", "spell lamp"): "l#a#m#p",
     ("base", "reverse lamp"): "pmal",
 }
-"""What the quickstart's models answer; a page that asks another question has its answer added here."""
+"""What the quickstart's models answer, where a page says it."""
 
 SERVED_BY = {"x-heliostat-prefill": "prefill-home#efu3nmul", "x-heliostat-decode": "decode-base#iixrm1mc"}
 
@@ -35,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        answer = ANSWERS[asked["model"], asked["messages"][-1]["content"]]
+        answer = ANSWERS.get((asked["model"], asked["messages"][-1]["content"]), "an answer")
         if not asked.get("stream"):
             message = {"role": "assistant", "content": answer}
             self._send(json.dumps(_chunk(asked["model"], "chat.completion", message=message, stop=True)))
@@ -79,58 +74,7 @@ def small_server() -> Iterator[str]:
     server.server_close()
 
 
-Run = Callable[[str], str]
-
-
 @pytest.fixture
-def run(tmp_path: Path, small_server: str) -> Run:
-    """Runs shell commands and returns what they print; fails where one does.
-
-    They see the repository's files, and write into a folder of the test. `heliostat` and `python` are those
-    of the tests, the terminal is 100 columns wide, and the small server stands for the cluster.
-    """
-    for file in ROOT.iterdir():
-        if file.name not in (".venv", ".git", "build"):
-            (tmp_path / file.name).symlink_to(file)
-    programs = tmp_path / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    for name, start in (("python", ""), ("heliostat", "-m cluster.cli ")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {start}"$@"\n')
-        (programs / name).chmod(0o755)
-    environment = {
-        **os.environ,
-        "COLUMNS": "100",
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
-
-    def run_commands(text: str) -> str:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text.replace(PAGES_URL, small_server)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run_commands
-
-
-@pytest.fixture
-def run_python(small_server: str) -> Run:
-    """Runs a program in the repository's folder, with the small server in place of the cluster."""
-
-    def run_program(text: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", text.replace(PAGES_URL, small_server)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run_program
+def place(tmp_path: Path, small_server: str) -> Place:
+    """Where what pages say is run, with the small server as their cluster."""
+    return Place(tmp_path, small_server).prepare()

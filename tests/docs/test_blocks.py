@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs.site.blocks import Block, all_blocks, matches, output_of, pages, path_of, program
+from docs.site.blocks import Block, all_blocks, matches, output_of, path_of, program
 from docs.site.commands import commands, problem
+from docs.site.pages import pages
 from docs.site.parts import ROOT
+from docs.site.running import Place
 from heliostat.specfile import load_spec
-
-Run = Callable[[str], str]
 
 BY_LANGUAGE = frozenset({"python", "yaml", "bash"})
 """What a test knows to do with a block that has no mark."""
@@ -71,22 +71,22 @@ def test_commands_are_read_by_their_own_parsers(block: Block) -> None:
 
 
 @some(lambda block: block.language == "bash" and block.kind == "run")
-def test_commands_that_are_marked_run(block: Block, run: Run) -> None:
-    printed = run(block.text)
+def test_commands_that_are_marked_run(block: Block, place: Place) -> None:
+    printed = place.shell(block.text)
     expected = output_of(block)
     assert expected is None or matches(expected, printed), printed
 
 
 @some(lambda block: block.language == "text" and block.kind == "run")
-def test_what_a_page_says_that_a_command_prints(block: Block, run: Run) -> None:
+def test_what_a_page_says_that_a_command_prints(block: Block, place: Place) -> None:
     command, _, expected = block.text.removeprefix("$ ").partition("\n")
-    printed = run(command).replace(f"{ROOT}/", "…/")
+    printed = place.shell(command).replace(f"{ROOT}/", "…/").replace(f"{place.folder}/", "…/")
     assert matches(expected, printed), printed
 
 
 @some(lambda block: is_read(block, "python"))
-def test_programs_run(block: Block, run_python: Run) -> None:
-    printed = run_python(program(block))
+def test_programs_run(block: Block, place: Place) -> None:
+    printed = place.python(program(block))
     expected = output_of(block)
     assert expected is None or matches(expected, printed), printed
 
