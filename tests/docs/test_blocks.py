@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs.site.blocks import Block, all_blocks, matches, output_of, path_of, program
+from docs.site.blocks import Block, all_blocks, blocks, matches, output_of, path_of, program
 from docs.site.commands import commands, problem
 from docs.site.pages import pages
 from docs.site.parts import ROOT
@@ -51,6 +51,16 @@ def test_a_block_is_run_or_says_why_not(block: Block) -> None:
         assert block.language == "bash" or block.text.startswith("$ "), f"{block}: nothing to run"
     if block.kind in ("cluster", "continues"):
         assert block.language in BY_LANGUAGE, f"{block}: nothing to run"
+
+
+@some(lambda block: block.kind == "output")
+def test_an_output_stands_behind_what_is_run(block: Block) -> None:
+    before = [each for each in blocks(block.page) if each.line < block.line]
+    assert before, f"{block}: nothing is before it"
+    assert is_read(before[-1], "python") or (before[-1].language, before[-1].kind) in (
+        ("bash", "run"),
+        ("bash", "cluster"),
+    ), f"{block}: what stands before it is not run"
 
 
 @some(lambda block: block.kind == "shown")
