@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from docs.site.blocks import shown_by
+
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
@@ -125,6 +127,12 @@ def run_page() -> RunPage:
         return outputs
 
     return run
+
+
+@pytest.fixture
+def shown(request: pytest.FixtureRequest) -> str:
+    """The text of the page's block whose mark names this test (`docs/site/blocks.py`)."""
+    return shown_by(request.node.nodeid.partition("[")[0])
 
 
 @dataclass
