@@ -1,7 +1,7 @@
 SPEC ?= examples/quickstart/cluster.yaml
 PORT ?= 8000
 
-.PHONY: install serve test lint check bench clean
+.PHONY: install serve test lint check docs bench clean
 
 install: .venv/installed
 
@@ -16,7 +16,7 @@ test: install
 	scripts/check
 	scripts/test
 
-lint check: install
+lint check docs: install
 	scripts/$@
 
 bench: install

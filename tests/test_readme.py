@@ -14,17 +14,13 @@ import pytest
 
 import heliostat
 from cluster.plan import make_plan
+from docs.site.pages import pages
 from heliostat.specfile import load_spec
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "examples" / "quickstart"
 PACKAGES = ("cluster", "deployments", "finetune", "heliostat", "kvtransfer", "router", "simulator")
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
-)
+PAGES = pages()
 NAIVE = {
     "home": "naive_full_prefill_base_decode",
     "mirror": "naive_full_prefill_base_decode",

@@ -1,21 +1,14 @@
 """`heliostat-client`, as an agent author gets it: built, installed alone, and asked for an answer."""
 
 import json
-import os
-import subprocess
 import sys
-import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
-from hatchling.builders.wheel import WheelBuilder
-
 import heliostat
 
 ROOT = Path(__file__).parents[2]
-UV = Path(sysconfig.get_path("scripts")) / "uv"
 NEEDED = {"annotated_types", "anyio", "certifi", "h11", "heliostat", "httpcore", "httpx", "idna", "pydantic"}
 NEEDED |= {"pydantic_core", "typing_extensions", "typing_inspection"}
 """What is imported beside the standard library; its time is in `benchmarks/results/client_import.json`."""
@@ -39,38 +32,8 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = str(tmp_path_factory.mktemp("wheel"))
-    (built,) = WheelBuilder(str(ROOT / "heliostat")).build(directory=folder, versions=["standard"])
-    return Path(built)
-
-
-@pytest.fixture(scope="module")
-def alone(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds the wheel and what it asks for, and no more."""
-    python = tmp_path_factory.mktemp("alone") / "bin" / "python"
-    run(UV, "venv", "--quiet", "--python", sys.executable, python.parents[1])
-    install = (UV, "pip", "install", "--quiet", "--python", python)
-    install += ("--constraints", ROOT / "constraints.txt", wheel)
-    # All of it lies in uv's cache where `scripts/install` has run; only where not is an index asked.
-    index = ("--default-index", os.environ["PIP_INDEX_URL"]) if "PIP_INDEX_URL" in os.environ else ()
-    for place in (("--offline",), index):
-        done = subprocess.run([*install, *place], capture_output=True, text=True)
-        if done.returncode == 0:
-            return python
-    reason = f"there is nothing to install from: {done.stderr}"
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-
-
-def run(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    packed = set(zipfile.ZipFile(wheel).namelist())
+def test_the_wheel_holds_the_package_and_nothing_else(client_wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(client_wheel).namelist())
     folder = ROOT / "heliostat"
     here = {f"heliostat/{file.relative_to(folder)}" for file in folder.rglob("*.py")}
     assert {name for name in packed if ".dist-info/" not in name} == here | {"heliostat/py.typed"}
@@ -82,10 +45,10 @@ def test_both_distributions_are_of_one_version_and_licence() -> None:
     assert (ROOT / "heliostat" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
-async def test_alone_in_an_environment_it_gets_answers(alone: Path, server, answering) -> None:
+async def test_alone_in_an_environment_it_gets_answers(client_alone: Path, server, answering) -> None:
     """No server's package and no YAML is there; the modules are counted, since times would flake."""
     server.always = answering("all right")
-    told = await server.run(alone, "-I", "-c", AGENT, server.url)
+    told = await server.run(client_alone, "-I", "-c", AGENT, server.url)
     answers, of_us, modules = json.loads(told)
     assert answers == {"math": "all right", "code": "all right"}
     assert of_us == ["heliostat"]

@@ -52,7 +52,9 @@ def test_any_other_server_may_say_less(details: dict[str, int] | None) -> None:
     assert answer.usage == Usage(prompt_tokens=20, output_tokens=2, cached_tokens=cached)
     assert answer.served_by == ServedBy()
     assert whole({"choices": []}).usage == Usage()
-    assert whole({"choices": []}, {"x-heliostat-saved-ms": "much"}).usage == Usage()
+    for figure in ("much", "nan", "inf"):
+        headers = {"x-heliostat-cached-tokens": figure, "x-heliostat-saved-ms": figure}
+        assert whole({"choices": []}, headers).usage == Usage()
 
 
 def test_a_stream_adds_up_to_the_whole_answer() -> None:

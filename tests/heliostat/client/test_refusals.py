@@ -75,7 +75,7 @@ async def test_every_attempt_tells_what_is_left_of_the_deadline(server, asker, a
     [
         (200, UnexpectedAnswerError, "It works", 1),
         (302, UnexpectedAnswerError, "302 Found", 1),
-        (404, UnexpectedAnswerError, "base_url is the server's root", 1),
+        (404, UnexpectedAnswerError, "is base_url the server's root", 1),
         (418, OtherStatusError, "418", 1),
         (500, RequestError, "500 Internal Server Error: <html>", 1),
         (502, OtherStatusError, "502 Bad Gateway: <html> <body><h1>It works!", 3),
@@ -107,3 +107,11 @@ async def test_every_servers_error_object_is_read(server, asker, body) -> None:
     server.then(refusing(404, body))
     with pytest.raises(UnknownModelError, match=r"^no such model$"):
         await asker().chat("m", "q")
+
+
+async def test_a_page_that_is_not_there_is_no_model(server, asker) -> None:
+    """What FastAPI says of `/status`, which only a Heliostat has."""
+    server.then(refusing(404, {"detail": "Not Found"}))
+    client = asker()
+    with pytest.raises(UnexpectedAnswerError, match="/status answered 404"):
+        await client.call(client.client.status)

@@ -9,10 +9,13 @@ import pytest
 
 from heliostat import (
     AsyncClient,
+    AsyncStream,
     Client,
+    HeliostatError,
     Hints,
     Piece,
     PoolUnavailableError,
+    RequestError,
     Stream,
     StreamBrokenError,
     TimedOutError,
@@ -218,4 +221,26 @@ async def test_a_page_instead_of_a_stream(server, asker) -> None:
     server.then(page)
     client = asker()
     with pytest.raises(UnexpectedAnswerError, match="text/html where a stream"):
+        await client.pieces(client.client.stream_chat("m", "q"), [])
+
+
+async def test_a_stream_that_was_not_begun_says_what_to_write(server, asker) -> None:
+    stream = asker().client.stream_chat("m", "q")
+    with pytest.raises(HeliostatError, match=r"with … as stream"):
+        await anext(stream) if isinstance(stream, AsyncStream) else next(stream)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "event", [{"error": "out of memory"}, {"object": "error", "message": "out of memory"}]
+)
+async def test_other_servers_error_events(server, asker, event) -> None:
+    async def fails(exchange) -> None:
+        await exchange.head()
+        await exchange.event(event)
+        await exchange.end()
+
+    server.then(fails)
+    client = asker()
+    with pytest.raises(RequestError, match=r"^out of memory$"):
         await client.pieces(client.client.stream_chat("m", "q"), [])
