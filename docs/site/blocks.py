@@ -14,6 +14,9 @@ A mark is an HTML comment on the line before the block; it is needed for everyth
     <!-- continues -->        python: runs after the python block before it, in the same program
     <!-- shown: TEST -->      the test of that name compares the block with what it shows
     <!-- not run: REASON -->  nothing is done with it
+
+A page whose blocks a test of its own runs says so once: `<!-- python, text: run by TEST -->`. Marks of blocks go
+before that.
 """
 
 import re
@@ -30,6 +33,9 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,
 )
+
+
+_PAGE = re.compile(r"^<!-- (?P<languages>[a-z]+(?:, [a-z]+)*): run by (?P<test>\S+) -->$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ def blocks(page: str) -> tuple[Block, ...]:
 def _block(page: str, text: str, match: re.Match[str]) -> Block:
     line = text.count("\n", 0, match.start("indent")) + 1
     kind, _, rest = (match["mark"] or "").partition(": ")
+    for whole in _PAGE.finditer(text):
+        if not kind and match["language"] in whole["languages"].split(", "):
+            kind, rest = "run by", whole["test"]
     body = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
     return Block(page, line, match["language"], body, kind, rest)
 

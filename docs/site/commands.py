@@ -32,7 +32,7 @@ def commands(text: str) -> Iterator[Words]:
 
 def problem(words: Words) -> str | None:
     """What its program's parser says against a command; None if nothing."""
-    name = words[0].removeprefix(".venv/bin/")
+    name = re.sub(r"^\.venv/(integrations/)?bin/", "", words[0])
     if name.startswith("scripts/"):
         return _script(words)
     reader = READERS.get(name)

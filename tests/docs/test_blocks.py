@@ -18,7 +18,7 @@ from heliostat.specfile import load_spec
 BY_LANGUAGE = frozenset({"python", "yaml", "bash"})
 """What a test knows to do with a block that has no mark."""
 
-MARKS = frozenset({"", "run", "output", "cluster", "continues", "shown", "not run"})
+MARKS = frozenset({"", "run", "run by", "output", "cluster", "continues", "shown", "not run"})
 
 BASE: dict[str, object] = {"family": {"base": "org/base"}}
 """What a part of a spec is completed with."""
@@ -72,6 +72,14 @@ def test_the_test_that_shows_a_block_exists_and_looks_at_it(block: Block) -> Non
     assert "shown" in {argument.arg for argument in tests[name].args.args}, (
         f"{block.rest} does not ask for `shown`"
     )
+
+
+@some(lambda block: block.kind == "run by")
+def test_the_test_that_runs_a_page_exists_and_names_it(block: Block) -> None:
+    file, name = path_of(block.rest)
+    source = file.read_text()
+    assert f"def {name}(" in source, f"{block}: there is no {block.rest}"
+    assert Path(block.page).name in source, f"{block}: {block.rest} is about other pages"
 
 
 @some(lambda block: is_read(block, "bash"))
