@@ -32,10 +32,11 @@ from typing import Literal, NamedTuple
 
 from rich.console import Console
 
-from benchmarks.load import percentile, random_letters
+from benchmarks.load import random_letters
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
 from benchmarks.server import running_cluster
 from benchmarks.sharing import TABLE_WIDTH, on_sigterm, positive
+from cluster.percentiles import percentile
 from heliostat import AsyncClient, AsyncContext
 from heliostat.errors import HeliostatError
 

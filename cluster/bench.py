@@ -6,6 +6,7 @@ import random
 import resource
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -23,6 +24,7 @@ from cluster.bench_setup import Setup, set_up
 from cluster.bench_table import render_report
 from cluster.percentiles import Percentiles
 from heliostat.client import AsyncClient
+from heliostat.errors import HeliostatError
 from router.loop_watch import LoopWatch
 
 INTERRUPTED = 130
@@ -31,6 +33,8 @@ INTERRUPTED = 130
 def bench_command(args: argparse.Namespace) -> int:
     """Exit status 1 where a request failed. Raises HeliostatError before the first one is measured."""
     allow_connections()
+    if args.json:
+        check_writable(args.json)
     with progress_bars() as progress:
         run = Run(args, progress)
         try:
@@ -53,6 +57,14 @@ def allow_connections() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):  # macOS has a limit below the one that it names
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_writable(path: Path) -> None:
+    """Before the run, whose figures would be lost. Raises HeliostatError."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise HeliostatError(f"{path} cannot be written: {error.strerror}") from error
 
 
 class Run:

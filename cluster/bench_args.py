@@ -53,7 +53,9 @@ def _whom(group: argparse._ArgumentGroup) -> None:
 
 def _load(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--requests", type=_count, metavar="N", help=f"(default: {DEFAULT_REQUESTS})")
+    length.add_argument(
+        "--requests", type=_count, metavar="N", help=f"how many (default: {DEFAULT_REQUESTS})"
+    )
     length.add_argument(
         "--duration", type=_positive, metavar="S", help="seconds in which requests begin; all are finished"
     )
@@ -78,7 +80,11 @@ def _load(group: argparse._ArgumentGroup) -> None:
 
 def _prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--prompt-tokens", type=_count, default=256, metavar="N", help="random words (default: %(default)s)"
+        "--prompt-tokens",
+        type=_count,
+        default=256,
+        metavar="N",
+        help="of random words (default: %(default)s)",
     )
     group.add_argument(
         "--shared-prefix-tokens",
@@ -91,7 +97,7 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         "--requests-per-session",
         type=_count,
         metavar="N",
-        help="the models in turn (default: one for each model, 4 for a single one)",
+        help="to the models in turn (default: one for each model, 4 for a single one)",
     )
     group.add_argument(
         "--dataset",

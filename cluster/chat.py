@@ -28,9 +28,8 @@ def chat_command(args: argparse.Namespace) -> int:
         try:
             return Chat(args, client, runner, Screen(interactive)).run()
         except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # nobody reads on: flush into nothing
+            # Nobody reads on; what is not yet flushed goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         finally:
             runner.run(client.close())

@@ -14,7 +14,7 @@ PAGES_URL = "http://127.0.0.1:8000"
 COLUMNS = 100
 """The width of the pages' terminal."""
 
-ASK_A_CLUSTER = "status | models"
+ASK_A_CLUSTER = "status | models | chat | bench"
 """Commands of `heliostat` that find the cluster at `PAGES_URL` when they are told no other."""
 
 PROGRAM = """

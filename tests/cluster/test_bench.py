@@ -110,7 +110,7 @@ def bench(
         told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
         status = await asyncio.to_thread(main, told)
         out, err = capsys.readouterr()
-        return Ended(status, json.loads(file.read_text()) if file.exists() else {}, out, err)
+        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
 
     return run
 
@@ -202,6 +202,7 @@ async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> Non
         ((), "say which model with --model"),
         (("--model", "math", "--prompt-tokens", "3"), "have no room for a word: 3 are the template's"),
         (("--model", "math", "--dataset", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
+        (("--model", "math", "--json", "nowhere/report.json"), "nowhere/report.json cannot be written"),
     ],
 )
 async def test_what_cannot_be_measured_is_said_before_it_begins(
