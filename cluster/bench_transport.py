@@ -1,7 +1,7 @@
 """Connections of a load generator, any number of them.
 
 httpcore's pool (1.0) looks at all of its connections for each request: with 128 of them, that took 7 to 11 ms
-of CPU. Here each connection is a pool of its own, and the free ones are a stack: 0.6 ms, whatever their number.
+of CPU. Here each connection is a pool of its own, and the free ones are a stack: 0.6 ms, however many.
 """
 
 from collections.abc import AsyncIterator, Callable
