@@ -22,6 +22,7 @@ from cluster.bench_report import Lag, Report, count_warnings, length_warnings
 from cluster.bench_requests import alternating
 from cluster.bench_setup import Setup, set_up
 from cluster.bench_table import render_report
+from cluster.bench_transport import transport_for
 from cluster.percentiles import Percentiles
 from heliostat.client import AsyncClient
 from heliostat.errors import HeliostatError
@@ -89,7 +90,10 @@ class Run:
     async def all(self) -> None:
         """Set-up, warm-up, and what is measured."""
         args = self._args
-        async with AsyncClient(args.url, api_key=key(), timeout_s=args.timeout, max_retries=0) as client:
+        transport = transport_for(args.url)
+        async with AsyncClient(
+            args.url, api_key=key(), timeout_s=args.timeout, max_retries=0, transport=transport
+        ) as client:
             self._setup = await set_up(args, client)
             self._say_how_exact()
             await self._warm_up(client)

@@ -15,7 +15,9 @@ import pytest
 from openai_server import Asked, Exchange, Json, OpenAIServer
 from pty_terminal import WITHIN_S, Terminal
 
+from cluster.bench_transport import ManyConnections, transport_for
 from cluster.cli import main
+from heliostat import AsyncClient, UnreachableError
 
 AROUND = 3
 """Tokens of the chat template; each letter is another."""
@@ -183,6 +185,31 @@ async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> N
     assert ended.report["total"]["output_tokens"] == 25, "pieces"
     assert "5 of 5 answers came without a token count" in ended.out
     assert all("ignore_eos" not in body for body in answering_server.bodies)
+
+
+async def test_a_connection_serves_one_request_after_the_other(bench, answering_server) -> None:
+    await bench("--model", "math", "--requests", "40", "--concurrency", "2")
+    assert answering_server.server.connections <= 8 + 2, "eight of the set-up's questions, and two streams"
+
+
+async def test_connections_are_given_back_whatever_becomes_of_a_request(server, answering) -> None:
+    async def dropped(exchange) -> None:
+        exchange.drop()
+
+    server.then(answering("one"), dropped, answering("two"), answering("three"))
+    async with AsyncClient(server.url, max_retries=0, transport=ManyConnections()) as client:
+        assert (await client.chat("m", "q")).text == "one"
+        with pytest.raises(UnreachableError):
+            await client.chat("m", "q")
+        assert [(await client.chat("m", "q")).text for _ in range(2)] == ["two", "three"]
+    assert server.connections == 2
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "here")
+    assert transport_for("http://there:8000/v1") is None
+    assert isinstance(transport_for("http://here:8000"), ManyConnections)
 
 
 async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> None:
