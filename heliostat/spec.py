@@ -178,7 +178,7 @@ class Router(Section):
     tool_parser: str = Field(
         default="json",
         min_length=1,
-        description="How the family writes tool calls: a tool parser of vLLM's. `json`: required calls only.",
+        description="How the models write tool calls: a tool parser of vLLM's, or `json`.",
     )
 
 

@@ -53,7 +53,7 @@ class Endpoints:
 
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         serving = self._model(body.model)
-        check_chat(body, reads_tool_calls=serving.reads_tool_calls)
+        check_chat(body)
         trace = _new_trace(raw_request, body)
         result = await serving.chat.create_chat_completion(body, raw_request)
         return await answer(result, trace)

@@ -37,8 +37,6 @@ class ModelServing:
     chat: OpenAIServingChat
     completion: OpenAIServingCompletion
     tokenization: ServingTokenization
-    reads_tool_calls: bool = False
-    """Whether calls are found in answers that were free to be text (`tool_choice: auto`)."""
 
 
 class OpenAILayer:
@@ -112,5 +110,4 @@ class OpenAILayer:
             tokenization=ServingTokenization(
                 models, self._online_renderer, chat_template=None, chat_template_content_format="auto"
             ),
-            reads_tool_calls=self._tool_parser != JSON,
         )

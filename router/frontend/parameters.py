@@ -58,11 +58,8 @@ REFUSED: Mapping[str, str] = {
 TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal", "thinking", "tool_reference"))
 
 
-def check_chat(body: ChatCompletionRequest, *, reads_tool_calls: bool) -> None:
-    """Refuse what would be left out of the answer. Raises InvalidRequestError.
-
-    `reads_tool_calls`: `router.frontend.openai.ModelServing`.
-    """
+def check_chat(body: ChatCompletionRequest) -> None:
+    """Refuse what would be left out of the answer. Raises InvalidRequestError."""
     if not body.messages:
         raise InvalidRequestError("`messages` is empty; send at least one message")
     _check(body)
@@ -76,11 +73,6 @@ def check_chat(body: ChatCompletionRequest, *, reads_tool_calls: bool) -> None:
         content = message.get("content")
         if content is not None and not isinstance(content, str):
             message["content"] = _parts(content)
-    if body.tools and body.tool_choice in (None, "auto") and not reads_tool_calls:
-        raise InvalidRequestError(
-            "`tool_choice` is auto, and it is not known how these models write tool calls: say `required`, "
-            "name a function, or set `router.tool_parser` in the cluster's spec"
-        )
 
 
 def check_completion(body: CompletionRequest) -> None:

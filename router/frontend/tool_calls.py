@@ -1,40 +1,24 @@
-"""How models write tool calls: as one of vLLM's parsers reads them, or only where they must (vLLM 0.32)."""
+"""How models write tool calls: one of vLLM's parsers reads them, or ours (vLLM 0.32)."""
 
-from collections.abc import Sequence
-
-from vllm.entrypoints.generate.base.protocol import DeltaMessage, ExtractedToolCallInformation
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-from vllm.tool_parsers import ToolParser, ToolParserManager
+from vllm.tool_parsers import ToolParserManager
+from vllm.tool_parsers.hermes_tool_parser import Hermes2ProToolParser
 
 from heliostat.errors import HeliostatError
 from heliostat.findings import did_you_mean
 
 JSON = "json"
-"""The parser of families that nothing is known of."""
+"""The parser of a spec that names none."""
 
 
-class JsonToolParser(ToolParser):  # type: ignore[misc]
-    """Guided decoding forces required and named calls into JSON, whatever the model was trained on.
+class JsonToolParser(Hermes2ProToolParser):  # type: ignore[misc]
+    """Named and required calls are forced into plain JSON, which works whatever the models were trained on.
 
-    Nothing is read out of an answer that was free to be text, so `tool_choice: auto` means nothing here.
+    An answer that may be text is searched for calls in `<tool_call>` tags, as Hermes, Qwen and others write
+    them; in any other form it stays text.
     """
 
-    def extract_tool_calls(
-        self, model_output: str, request: ChatCompletionRequest
-    ) -> ExtractedToolCallInformation:
-        return ExtractedToolCallInformation(tools_called=False, tool_calls=[], content=model_output)
-
-    def extract_tool_calls_streaming(
-        self,
-        previous_text: str,
-        current_text: str,
-        delta_text: str,
-        previous_token_ids: Sequence[int],
-        current_token_ids: Sequence[int],
-        delta_token_ids: Sequence[int],
-        request: ChatCompletionRequest,
-    ) -> DeltaMessage | None:
-        return DeltaMessage(content=delta_text)
+    structural_tag_model = None
+    supports_required_and_named = True
 
 
 def registered(name: str) -> str:

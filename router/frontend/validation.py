@@ -31,7 +31,9 @@ _TELLING = ("role", "type")
 async def invalid_body(request: Request, error: Exception) -> JSONResponse:
     """pydantic's errors as one message, as short as they allow."""
     assert isinstance(error, RequestValidationError | ValidationError)
-    findings = _findings(error.errors())
+    # vLLM's check of the content type has a sentence in place of what pydantic says.
+    sentences = [("", each) for each in error.errors() if isinstance(each, str)]
+    findings = sentences or _findings(error.errors())
     told = "; ".join(f"`{where}`: {what}" if where else what for where, what in findings[:MOST])
     return error_response(told, InvalidRequestError.kind, InvalidRequestError.status, findings[0][0] or None)
 

@@ -115,13 +115,15 @@ async def test_n_gives_so_many_choices(client: AsyncOpenAI) -> None:
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
     assert len({choice.message.content for choice in answer.choices}) > 1
     stream = await client.chat.completions.create(
-        model="home", messages=LAMP, temperature=0, n=2, stream=True
+        model="home", messages=LAMP, temperature=0.01, n=2, stream=True
     )
     texts = {0: "", 1: ""}
     async for chunk in stream:
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
     assert texts == {0: "set(lamp,40)", 1: "set(lamp,40)"}
+    with pytest.raises(BadRequestError, match="greedy"):
+        await client.chat.completions.create(model="home", messages=LAMP, temperature=0, n=2)
 
 
 async def test_max_completion_tokens_ends_the_answer(client: AsyncOpenAI) -> None:

@@ -1,11 +1,10 @@
 """Whatever the transport: every token is exact, and KV moves while the prefill still computes."""
 
 import asyncio
-import json
 import random
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError
+from openai import AsyncOpenAI
 
 from heliostat.status import HandoffFigures
 from heliostat.wire import Role
@@ -176,23 +175,6 @@ async def test_what_is_cached_is_told_before_a_chunked_prefill_is_done(
     assert (await asked(client, "base", beginning + prompt(10, 1), session))[1:] == (0, 0)
     assert (await asked(client, "spell", beginning + prompt(150, 2), session))[1:] == (320, 320)
     assert (await asked(client, "base", beginning + prompt(150, 3), session))[1:] == (320, 0)
-
-
-async def test_a_tool_is_called_by_force_whatever_the_family(transport_cluster, client: AsyncOpenAI) -> None:
-    """This spec names no tool parser."""
-    level = {"type": "object", "properties": {"level": {"enum": [10, 40]}}, "required": ["level"]}
-    tools = [{"type": "function", "function": {"name": "set", "parameters": level}}]
-    chat = {
-        "model": "spell",
-        "messages": [{"role": "user", "content": "40"}],
-        "tools": tools,
-        "max_tokens": 99,
-    }
-    answer = await client.chat.completions.create(**chat, tool_choice="required", temperature=0)
-    (call,) = answer.choices[0].message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)["level"] in (10, 40)) == ("set", True)
-    with pytest.raises(BadRequestError, match=r"router\.tool_parser"):
-        await client.chat.completions.create(**chat)
 
 
 async def test_the_ledger_closes(transport_cluster, client: AsyncOpenAI) -> None:

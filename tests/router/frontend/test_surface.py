@@ -41,7 +41,6 @@ REFUSED = {
     "sound": ({"messages": part("input_audio", input_audio={"data": "", "format": "wav"})}, "input_audio"),
     "a file": ({"messages": part("file", file={"file_id": "x"})}, "file"),
     "a part that nobody knows": ({"messages": part("smell")}, "smell"),
-    "tools that the model may call": ({"tools": [TOOL]}, "router.tool_parser"),
     "a custom tool": ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools.0"),
     "no tools": ({"tools": []}, "tools"),
     "a tool that is not there": (
@@ -66,6 +65,10 @@ REFUSED = {
     "a broken regex": ({"structured_outputs": {"regex": "["}}, "regex"),
     "five stop strings": ({"stop": list("abcde")}, "at most 4"),
     "an unknown parameter": ({"temprature": 1}, "did you mean `temperature`?"),
+    "a choice of tools": (
+        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
+        "tool_choice",
+    ),
     "a wrong type": ({"temperature": "hot"}, "`temperature`"),
     "a wrong content": ({"messages": [{"role": "user", "content": 3}]}, "`messages.0.content`"),
     "no role": ({"messages": [{"content": "x"}]}, "`messages.0.role`"),
@@ -128,6 +131,12 @@ IGNORED = {
     "audio": None,
     "stream_options": None,
 }
+
+
+async def test_another_type_of_body_is_refused(surface) -> None:
+    response = await surface.http.post(CHAT, content=b"hello", headers={"content-type": "text/plain"})
+    assert response.status_code == 400
+    assert "json" in response.json()["error"]["message"]
 
 
 async def test_what_changes_no_answer_is_taken(surface) -> None:
@@ -196,16 +205,26 @@ async def test_forced_tools_are_streamed(surface) -> None:
     assert json.loads("".join(call.function.arguments or "" for call in calls)) == {"level": 1}
 
 
-async def test_a_parser_of_the_familys_finds_calls_in_free_text(hermes) -> None:
-    hermes.pools.text = 'well <tool_call>\n{"name": "set", "arguments": {"level": 2}}\n</tool_call>'
-    answer = await hermes.openai.chat.completions.create(**chat(tools=[TOOL]))
+@pytest.mark.parametrize("parser", ["json_surface", "hermes_surface"])
+async def test_calls_are_found_in_text(parser: str, open_surface, request: pytest.FixtureRequest) -> None:
+    served = open_surface(request.getfixturevalue(parser))
+    served.pools.text = 'well <tool_call>\n{"name": "set", "arguments": {"level": 2}}\n</tool_call>'
+    answer = await served.openai.chat.completions.create(**chat(tools=[TOOL]))
     (call,) = answer.choices[0].message.tool_calls
     assert (call.function.name, json.loads(call.function.arguments)) == ("set", {"level": 2})
     assert answer.choices[0].finish_reason == "tool_calls"
-    hermes.pools.text = "no call"
-    assert (await hermes.openai.chat.completions.create(**chat(tools=[TOOL]))).choices[
-        0
-    ].message.content == "no call"
+    assert served.pools.sampling.structured_outputs is None
+    served.pools.text = "no call"
+    answer = await served.openai.chat.completions.create(**chat(tools=[TOOL]))
+    assert (answer.choices[0].message.content, answer.choices[0].message.tool_calls) == ("no call", None)
+
+
+async def test_a_parser_of_vllms_forces_calls_into_its_own_form(hermes) -> None:
+    hermes.pools.text = '<tool_call>\n{"name": "set", "arguments": {"level": 2}}\n</tool_call>'
+    answer = await hermes.openai.chat.completions.create(**chat(tools=[TOOL], tool_choice="required"))
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"level": 2}
+    assert "tool_call" in hermes.pools.sampling.structured_outputs.structural_tag
 
 
 def test_a_parser_that_there_is_not_is_named_with_those_that_there_are() -> None:
