@@ -13,10 +13,17 @@
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
+    │   ├── OtherStatusError        500: a client got a status that has no class here; `status` says which
     │   └── LegFailedError          500: a leg failed on its replica
     │       ├── PrefillFailedError      the prefill leg failed
     │       ├── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
     │       └── VersionsGoneError       nobody is left who may go on with an answer that has begun
+    ├── ClientError             what only a client meets: no server said what is wrong
+    │   ├── UnreachableError        no connection, or it broke before the answer began
+    │   ├── TimedOutError           no byte for too long, or the deadline is over
+    │   ├── StreamBrokenError       the answer broke off; carries its text so far
+    │   ├── UnexpectedAnswerError   what came is not an OpenAI answer
+    │   └── SomeFailedError         of several questions, some were not answered; carries the answers
     └── TransportError          a transport could not put or get KV
         ├── TicketExpiredError      the KV behind a ticket is gone
         ├── KVRefusedError          the KV is of another module, prompt, layout or host
@@ -27,7 +34,10 @@ Errors cross process borders (a replica raises, the router answers), so each one
 `args` alone: positional arguments only, all handed to `super().__init__`.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Generic, TypeVar
+
+Answered = TypeVar("Answered")
 
 
 class HeliostatError(Exception):
@@ -81,7 +91,7 @@ class EngineStartError(HeliostatError):
 class RequestError(HeliostatError):
     """One request cannot be served. `status` is its HTTP status, `kind` the type in OpenAI's error object."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     kind: ClassVar[str] = "InternalServerError"
 
     def __init__(self, message: str) -> None:
@@ -159,6 +169,17 @@ class PoolUnavailableError(RequestError):
         return self.message
 
 
+class OtherStatusError(RequestError):
+    """A server answered a client with a status that has no class here; `status` is the server's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        HeliostatError.__init__(self, message, status)
+        self.message, self.status = message, status
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class LegFailedError(RequestError):
     """One leg of a request failed; another replica may do it. `replica` is empty when none is to blame.
 
@@ -183,6 +204,54 @@ class HandoffFailedError(LegFailedError):
 
 class VersionsGoneError(LegFailedError):
     """An answer has begun, and the versions that began it are gone: other modules must not go on with it."""
+
+
+class ClientError(HeliostatError):
+    """What only a client meets: no server said what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class UnreachableError(ClientError):
+    """No connection to the server, or it broke before the answer began."""
+
+
+class TimedOutError(ClientError):
+    """No byte came for too long, or the deadline was over before the answer began."""
+
+
+class StreamBrokenError(ClientError):
+    """The answer broke off. `text` is what had come of it: of its first choice, where it has several."""
+
+    def __init__(self, message: str, text: str = "") -> None:
+        HeliostatError.__init__(self, message, text)
+        self.message, self.text = message, text
+
+    def __str__(self) -> str:
+        return f"{self.message}; {len(self.text)} characters had come: {self.text!r}"
+
+
+class UnexpectedAnswerError(ClientError):
+    """What came is not an OpenAI answer."""
+
+
+class SomeFailedError(ClientError, Generic[Answered]):
+    """Of several questions that were asked at once some were not answered.
+
+    `answers` has those that were (`heliostat.Answer`), `errors` why the others were not; both by the model's
+    name, or by the question's place in the sequence.
+    """
+
+    def __init__(
+        self, answers: Mapping[str | int, Answered], errors: Mapping[str | int, HeliostatError]
+    ) -> None:
+        HeliostatError.__init__(self, answers, errors)
+        self.answers, self.errors = answers, errors
+
+    def __str__(self) -> str:
+        told = "; ".join(f"{name}: {error}" for name, error in self.errors.items())
+        return f"{len(self.errors)} of {len(self.answers) + len(self.errors)} questions failed: {told}"
 
 
 class TransportError(HeliostatError):

@@ -5,20 +5,11 @@ replica's engine adapter; everything between treats it as opaque bytes.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import msgspec
 
-
-class Role(StrEnum):
-    """The two roles of a module."""
-
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-PoolKey = tuple[Role, str]
-"""A pool, by its role and name."""
+from heliostat.role import PoolKey as PoolKey
+from heliostat.role import Role as Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,8 @@ from pydantic import BaseModel
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from heliostat.errors import HeliostatError
+from heliostat.headers import CACHED_TOKENS, CROSS_MODEL_TOKENS, DECODE, PREFILL, SAVED_MS
 from router.trace import Trace
-
-PREFILL_HEADER = "x-heliostat-prefill"
-DECODE_HEADER = "x-heliostat-decode"
-"""Which replicas served a request; the prefill header is absent for a prompt of one token."""
-
-CACHED_TOKENS_HEADER = "x-heliostat-cached-tokens"
-CROSS_MODEL_TOKENS_HEADER = "x-heliostat-cross-model-tokens"
-SAVED_MS_HEADER = "x-heliostat-saved-ms"
-"""Prompt tokens that were not computed again, those of them that another model had brought, and the time that
-it would have taken; sums over the prompts of a request. The last one is absent while no rate is known."""
 
 
 async def answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None], trace: Trace) -> Response:
@@ -64,9 +55,9 @@ def _error_status(chunk: str) -> int | None:
 
 
 def _headers(trace: Trace) -> dict[str, str]:
-    headers = {PREFILL_HEADER: trace.prefill_replica, DECODE_HEADER: trace.decode_replica}
+    headers = {PREFILL: trace.prefill_replica, DECODE: trace.decode_replica}
     if trace.decode_replica:
-        headers[CACHED_TOKENS_HEADER] = str(trace.cached_tokens)
-        headers[CROSS_MODEL_TOKENS_HEADER] = str(trace.cross_model_tokens)
-        headers[SAVED_MS_HEADER] = f"{trace.saved_ms:.3f}" if trace.saved_ms else None
+        headers[CACHED_TOKENS] = str(trace.cached_tokens)
+        headers[CROSS_MODEL_TOKENS] = str(trace.cross_model_tokens)
+        headers[SAVED_MS] = f"{trace.saved_ms:.3f}" if trace.saved_ms else None
     return {header: value for header, value in headers.items() if value}

@@ -6,21 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from heliostat.errors import InvalidRequestError
-
-SESSION_HEADER = "x-heliostat-session"
-"""A name for the conversation, or for the context that several models are asked about."""
-
-DEADLINE_HEADER = "x-heliostat-deadline"
-"""Seconds that the client waits for a place at most; then it gets a 429."""
-
-PRIORITY_HEADER = "x-heliostat-priority"
-"""As the body's `priority` (vLLM's field), which wins where both are given: lower goes first."""
-
-EXPECTED_TOKENS_HEADER = "x-heliostat-expected-tokens"
-"""Output tokens that the client expects; admission and placement reckon with them."""
-
-REUSE_HEADER = "x-heliostat-reuse"
-"""`soon`: the beginning of this prompt will be asked again soon."""
+from heliostat.headers import DEADLINE, EXPECTED_TOKENS, PRIORITY, REUSE, SESSION
 
 INT64 = 2**63
 MAX_TOKENS = 10**9
@@ -43,15 +29,14 @@ NO_HINTS = Hints()
 
 def read_hints(headers: Mapping[str, str]) -> Hints:
     """The hints in a request's headers. Raises InvalidRequestError for one that is malformed."""
-    reuse = headers.get(REUSE_HEADER)
+    reuse = headers.get(REUSE)
     if reuse not in (None, "soon"):
-        raise _malformed(REUSE_HEADER, reuse, "it can be `soon`, or left out")
+        raise _malformed(REUSE, reuse, "it can be `soon`, or left out")
     return Hints(
-        session=headers.get(SESSION_HEADER, ""),
-        deadline_s=_seconds(DEADLINE_HEADER, headers.get(DEADLINE_HEADER)),
-        priority=_integer(PRIORITY_HEADER, headers.get(PRIORITY_HEADER), -INT64, INT64 - 1),
-        expected_tokens=_integer(EXPECTED_TOKENS_HEADER, headers.get(EXPECTED_TOKENS_HEADER), 1, MAX_TOKENS)
-        or 0,
+        session=headers.get(SESSION, ""),
+        deadline_s=_seconds(DEADLINE, headers.get(DEADLINE)),
+        priority=_integer(PRIORITY, headers.get(PRIORITY), -INT64, INT64 - 1),
+        expected_tokens=_integer(EXPECTED_TOKENS, headers.get(EXPECTED_TOKENS), 1, MAX_TOKENS) or 0,
         reuse_soon=reuse is not None,
     )
 

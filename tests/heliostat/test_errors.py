@@ -5,14 +5,18 @@ import pickle
 import pytest
 
 from heliostat import errors
+from heliostat.client.answer import Answer
 from heliostat.errors import (
     ContractError,
     EngineStartError,
     HeliostatError,
+    OtherStatusError,
     OverloadedError,
     PoolUnavailableError,
     RequestError,
+    SomeFailedError,
     SpecError,
+    StreamBrokenError,
 )
 
 TREE = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HeliostatError)]
@@ -22,6 +26,9 @@ ARGUMENTS: dict[type[HeliostatError], tuple[object, ...]] = {
     ContractError: ("prefill.a", "decode.b", "num_layers", "4", "6"),
     EngineStartError: ("home", "no memory", "engine.log"),
     OverloadedError: ("what went wrong", 2.5),
+    OtherStatusError: ("what went wrong", 418),
+    StreamBrokenError: ("what went wrong", "the text so far"),
+    SomeFailedError: ({"math": Answer(choices=())}, {}),
 }
 
 

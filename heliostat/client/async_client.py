@@ -1,0 +1,151 @@
+"""The client for asyncio."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+import httpx
+
+from heliostat.client.answer import Answer, ModelCard
+from heliostat.client.async_context import AsyncContext
+from heliostat.client.async_stream import AsyncStream
+from heliostat.client.call import Call, Rules
+from heliostat.client.context import ContextState, opening
+from heliostat.client.hints import NO_HINTS, Hints
+from heliostat.client.messages import Messages
+from heliostat.client.options import ChatOptions, CompletionOptions, Prompt
+from heliostat.client.reading import AnswerReader, read_models, read_status
+from heliostat.client.requests import MODELS_PATH, STATUS_PATH, Request, chat_request, completion_request
+from heliostat.client.retry import DEFAULT_BACKOFF, Backoff
+from heliostat.client.settings import headers_of, limits, new_session, root_of
+
+if TYPE_CHECKING:
+    from heliostat.status import ClusterStatus
+
+
+class AsyncClient:
+    """Asks a Heliostat cluster, or any other server that speaks OpenAI's protocol.
+
+    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads. A request that got
+    no answer is sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
+    `transport` is httpx's. Time and randomness are parameters: `clock` is monotonic, `wall_clock` Unix time,
+    `random` gives 0 to 1.
+
+    Every call raises a HeliostatError: a RequestError with what the server said, or a ClientError. A task
+    that is cancelled closes its connection, upon which the server stops. One client serves many tasks.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        max_retries: int = 2,
+        deadline_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        backoff: Backoff = DEFAULT_BACKOFF,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        random: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Raises HeliostatError for a `base_url` that is no address."""
+        root = root_of(base_url)
+        self._rules = Rules(root, timeout_s, max_retries, deadline_s, backoff, clock, wall_clock, random)
+        self._sleep = sleep
+        self._http = httpx.AsyncClient(
+            headers=headers_of(api_key, headers), transport=transport, limits=limits()
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """All connections."""
+        await self._http.aclose()
+
+    async def chat(self, model: str, messages: Messages, **options: Unpack[ChatOptions]) -> Answer:
+        """The whole answer to a text, a message, or several."""
+        return await self._answer(chat_request(model, messages, False, options))
+
+    async def complete(self, model: str, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Answer:
+        """The whole completion of a text, or of token ids."""
+        return await self._answer(completion_request(model, prompt, False, options))
+
+    def stream_chat(self, model: str, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncStream:
+        """For `async with`: a chat's answer in pieces."""
+        return self._stream(chat_request(model, messages, True, options))
+
+    def stream_complete(
+        self, model: str, prompt: Prompt, **options: Unpack[CompletionOptions]
+    ) -> AsyncStream:
+        """For `async with`: a completion in pieces."""
+        return self._stream(completion_request(model, prompt, True, options))
+
+    async def models(self) -> tuple[ModelCard, ...]:
+        """What the server serves."""
+        call = self._call(Request("GET", MODELS_PATH))
+        return read_models((await self._exchange(call)).content, call.where)
+
+    async def status(self) -> "ClusterStatus":
+        """A Heliostat cluster's pools, replicas and models, as the router that answers sees them."""
+        call = self._call(Request("GET", STATUS_PATH))
+        return read_status((await self._exchange(call)).content, call.where)
+
+    def context(
+        self, *, system: str = "", documents: Sequence[str] = (), session: str = "", hints: Hints = NO_HINTS
+    ) -> AsyncContext:
+        """What several models are asked over: it opens with one system message, the documents in it.
+
+        `session` names it to the server, by chance if empty. `hints` are those of requests that give none.
+        """
+        state = ContextState(opening(system, documents), session or new_session(), hints)
+        return AsyncContext(state, self._answer, self._stream)
+
+    async def _answer(self, request: Request) -> Answer:
+        call = self._call(request)
+        response = await self._exchange(call)
+        return AnswerReader(response.headers, call.where).whole(response.content)
+
+    def _stream(self, request: Request, when_done: Callable[[Answer], None] | None = None) -> AsyncStream:
+        return AsyncStream(lambda: self._call(request), self._exchange, when_done)
+
+    def _call(self, request: Request) -> Call:
+        return Call(request, self._rules)
+
+    async def _exchange(self, call: Call) -> httpx.Response:
+        """A successful response; its body is read, unless it is a stream's."""
+        while True:
+            told = call.begin()
+            try:
+                async with asyncio.timeout(call.left_s()):
+                    response = await self._send(call, told)
+            except TimeoutError as error:
+                raise call.expired() from error
+            except httpx.RequestError as error:
+                wait_s = call.broke(error)
+            else:
+                if response.status_code == httpx.codes.OK:
+                    return response
+                wait_s = call.refused(response.status_code, response.headers, response.content)
+            await self._sleep(wait_s)
+
+    async def _send(self, call: Call, told: Mapping[str, str]) -> httpx.Response:
+        sent = call.request
+        request = self._http.build_request(
+            sent.method, call.where, content=sent.body or None, headers=told, timeout=call.timeout_s
+        )
+        response = await self._http.send(request, stream=True)
+        if not (sent.streamed and response.status_code == httpx.codes.OK):
+            await response.aread()
+        return response

@@ -1,0 +1,41 @@
+"""What a client is made with, the same for both."""
+
+import os
+from collections.abc import Mapping
+
+import httpx
+
+from heliostat.errors import HeliostatError
+from heliostat.version import __version__
+
+KEPT_ALIVE = 100
+"""Idle connections that are kept. Any number may be open: a context is asked many things at once."""
+
+
+def root_of(base_url: str) -> str:
+    """Without the `/v1` that other clients want. Raises HeliostatError for what is no address."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise HeliostatError(f"base_url is {base_url!r}, which is no address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise HeliostatError(f"base_url is {base_url!r}; give an address like http://127.0.0.1:8000")
+    return base_url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def headers_of(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Of every request. Unpacked answers only: a packer on the way would hold back a stream."""
+    found = {"accept-encoding": "identity", "user-agent": f"heliostat-client/{__version__}"}
+    if api_key is not None:
+        found["authorization"] = f"Bearer {api_key}"
+    return found | dict(headers or {})
+
+
+def limits() -> httpx.Limits:
+    """Of the connection pool."""
+    return httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_ALIVE)
+
+
+def new_session() -> str:
+    """A name that no other context has."""
+    return os.urandom(8).hex()

@@ -1,0 +1,3 @@
+"""The version of both distributions, `heliostat` and `heliostat-client`."""
+
+__version__ = "0.1.0"
