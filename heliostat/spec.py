@@ -175,6 +175,11 @@ class Router(Section):
         description="Whether `heliostat models add` and `remove` may change the models; whoever reaches the "
         "port may then, too.",
     )
+    tool_parser: str = Field(
+        default="json",
+        min_length=1,
+        description="How the models write tool calls: a tool parser of vLLM's, or `json`.",
+    )
 
 
 class PoolSpec(Section):

@@ -15,8 +15,8 @@ A mark is an HTML comment on the line before the block; it is needed for everyth
     <!-- shown: TEST -->      the test of that name compares the block with what it shows
     <!-- not run: REASON -->  nothing is done with it
 
-A page whose blocks a test of its own runs says so once: `<!-- python, text: run by TEST -->`. Marks of blocks go
-before that.
+A page whose blocks a test of its own runs says so once: `<!-- python, text: run by TEST -->`. The marks of
+blocks go before that.
 """
 
 import re

@@ -74,6 +74,11 @@ def _script(words: Words) -> str | None:
     return f"{words[0]} knows no {unknown}" if unknown else None
 
 
+def _printf(words: Words) -> str | None:
+    """It writes what the command behind it reads."""
+    return problem(words[words.index("|") + 1 :]) if "|" in words else None
+
+
 def _make(words: Words) -> str | None:
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True)
     return done.stderr if done.returncode else None
@@ -130,6 +135,7 @@ READERS: dict[str, Callable[[Words], str | None]] = {
     "curl": _curl,
     "heliostat": _heliostat,
     "make": _make,
+    "printf": _printf,
     "prometheus": _prometheus,
     "python": _python,
     "ray": _ray,

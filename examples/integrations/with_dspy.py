@@ -16,7 +16,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import dspy
 from dspy.lm15 import AccessPolicy, ModelSupport, OpenAIChatCompat, ProviderDefinition, register_provider
-from house import CONTEXT, ORDER, QUESTIONS, SHORT, WARMTH, Command, base_url, sensor
+from house import CONTEXT, ORDER, QUESTIONS, SHORT, WARMTH, Command, Room, base_url, sensor
 
 # Answers would be kept in the home folder, and given again without asking.
 dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
@@ -30,8 +30,7 @@ def connect(base_url: str) -> None:
     headers = (session, *SHORT.items())
     access = AccessPolicy(provider="heliostat", base_url=base_url, headers=headers)
     provider = ProviderDefinition.chat(access, compat=OpenAIChatCompat(), placeholder_key="none")
-    can = ModelSupport(function_calling=True, response_schema=True, reasoning=False)
-    register_provider(provider, supports=can)
+    register_provider(provider, supports=ModelSupport(response_schema=True))
 
 
 class Plain(dspy.Adapter):
@@ -77,20 +76,17 @@ async def command(order: str) -> Command:
         return (await specialist("home", Order).acall(order=order)).command
 
 
-class Reading(dspy.Signature):
+class Look(dspy.Signature):
     __doc__ = CONTEXT
     question: str = dspy.InputField()
-    tools: list[dspy.Tool] = dspy.InputField()
-    calls: dspy.ToolCalls = dspy.OutputField()
+    room: Room = dspy.OutputField()
 
 
 async def with_sensor(question: str) -> str:
-    read = dspy.Tool(sensor)
-    must = {"tool_choice": {"type": "function", "function": {"name": read.name}}}
-    with dspy.context(adapter=Plain(use_native_function_calling=True)):
-        reading = await specialist("base", Reading).acall(question=question, tools=[read], config=must)
-    (result,) = (call.execute([read]) for call in reading.calls.tool_calls)
-    return await ask("base", result)
+    # As a field, the tool's argument is guided; DSPy sends tools without `strict`, which leaves it open.
+    with dspy.context(adapter=dspy.JSONAdapter()):
+        look = await specialist("base", Look).acall(question=question)
+    return await ask("base", sensor(look.room))
 
 
 # docs: end

@@ -15,7 +15,6 @@ from agents import (
     ModelSettings,
     OpenAIChatCompletionsModel,
     Runner,
-    TResponseInputItem,
     function_tool,
     set_tracing_disabled,
 )
@@ -44,7 +43,7 @@ class Specialists:
             **settings,
         )
 
-    async def ask(self, model: str, question: str | list[TResponseInputItem]) -> str:
+    async def ask(self, model: str, question: str) -> str:
         return (await Runner.run(self.agent(model), question)).final_output
 
     async def command(self, question: str) -> Command:
@@ -52,15 +51,9 @@ class Specialists:
         return result.final_output_as(Command)
 
     async def with_sensor(self, question: str) -> str:
-        # The run ends with the tool's result: a model that may also answer in words would need a
-        # `router.tool_parser` in the spec. The next one has no tool, and answers.
-        agent = self.agent(
-            "base",
-            tool_choice="sensor",
-            tools=[function_tool(sensor)],
-            tool_use_behavior="stop_on_first_tool",
-        )
-        return await self.ask("base", (await Runner.run(agent, question)).to_input_list())
+        # The first turn must call it; after that the SDK leaves the choice to the model.
+        agent = self.agent("base", tool_choice="sensor", tools=[function_tool(sensor)])
+        return (await Runner.run(agent, question)).final_output
 
     # docs: end
 

@@ -59,7 +59,8 @@ async def test_a_context_is_prefilled_once_for_two_models_of_one_prefill_pool(sd
         second = await context.ask("spell", "spell lamp", temperature=0, max_tokens=4)
     assert first.usage.cached_tokens == 0
     assert second.usage.cached_tokens >= 160, "whole blocks of 32 tokens of a context of 181"
-    assert context.usage.cached_tokens == second.usage.cached_tokens
+    assert second.usage.cross_model_tokens == second.usage.cached_tokens, "all of it by the other model"
+    assert context.usage.cross_model_tokens == context.usage.cached_tokens == second.usage.cached_tokens
 
 
 async def test_token_ids_are_a_prompt_too(sdk) -> None:

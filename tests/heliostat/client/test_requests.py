@@ -51,7 +51,7 @@ async def test_a_chats_options_are_its_body_and_its_hints_its_headers(server, as
 
 async def test_without_hints_no_header_of_ours_is_sent(server, asker, answering) -> None:
     server.then(answering("ok"))
-    await asker().chat("m", "hi")
+    await asker().chat("m", "hi", hints=Hints(expected_tokens=0))
     assert [name for name in server.asked[0].headers if name.startswith("x-")] == []
 
 
