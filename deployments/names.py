@@ -47,8 +47,10 @@ def is_our_application(name: str) -> bool:
 
 
 def application_label(name: str) -> str:
-    """One of our applications in the spec's words: `prefill.math`, or `routers`."""
+    """One of our applications in the spec's words: `prefill.math`, or `routers`. Others keep their names."""
     if name == APP_NAME:
         return f"{ROUTER}s"
+    if not is_our_application(name):
+        return name
     role, pool = pool_key(name.removeprefix(f"{APP_NAME}-"))
     return f"{role}.{pool}"

@@ -47,17 +47,18 @@ def bench(sim_cluster, tmp_path: Path):
     return run
 
 
-async def test_a_chat_says_who_answered_and_another_model_goes_on_with_it(chat) -> None:
-    terminal = chat("--model", "narrow", "--system", SYSTEM, "--max-tokens", "4")
+async def test_another_model_goes_on_with_a_chat_and_finds_it_in_the_cache(chat) -> None:
+    terminal = chat("--model", "narrow", "--system", SYSTEM, "--max-tokens", "2")
     await terminal.shows("narrow> ")
     terminal.type("a word\r")
     first = await terminal.shows("narrow> ")
-    assert "4 tokens" in first and "prefill-home#" in first and "decode-narrow#" in first
-    terminal.type("/model stalled\r")
-    await terminal.shows("stalled> ")
+    assert "2 tokens" in first and "prefill-home#" in first and "decode-narrow#" in first
+    terminal.type("/model home\r")
+    await terminal.shows("home> ")
     terminal.type("another\r")
-    second = await terminal.shows("stalled> ")
-    assert "4 tokens" in second and "prefill-home#" in second and "decode-stalled#" in second
+    second = await terminal.shows("home> ")
+    assert "2 tokens" in second and "prefill-home#" in second and "decode-base#" in second
+    assert "96 cached (96 by another model)" in second, "whole blocks of 32"
     terminal.type(CTRL_D)
     assert await terminal.ends() == 0
 
@@ -80,14 +81,15 @@ async def test_ctrl_c_stops_the_engines_too(chat, sim) -> None:
 
 async def test_bench_closed_loop_over_two_models(bench) -> None:
     status, report = await bench(
-        *("--model", "home", "--model", "mirror", "--requests", "24", "--concurrency", "4", "--warmup", "4"),
+        *("--model", "mirror", "--model", "twin", "--requests", "24", "--concurrency", "4", "--warmup", "4"),
         *("--prompt-tokens", "120", "--shared-prefix-tokens", "96", "--output-tokens", "20"),
     )
     total = report["total"]
     assert (status, total["ok"], report["warmup_ok"]) == (0, 24, 4)
     assert (total["prompt_tokens_least"], total["prompt_tokens_most"]) == (120, 120)
     assert total["output_tokens"] == 24 * 20
-    assert {model: each["ok"] for model, each in report["by_model"].items()} == {"home": 12, "mirror": 12}
+    assert {model: each["ok"] for model, each in report["by_model"].items()} == {"mirror": 12, "twin": 12}
+    assert total["cached_tokens"] >= total["cross_model_tokens"] >= 10 * 64, "of 12 sessions' second requests"
     assert total["tpot_ms"]["p50"] >= 4.5, "an engine's step takes 5 ms"
     assert total["ttft_ms"]["p50"] < total["e2e_ms"]["p50"]
 
