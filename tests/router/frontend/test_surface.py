@@ -1,12 +1,14 @@
 """OpenAI's parameters, one by one, up to the pools: what acts, what is ignored, and what is refused."""
 
 import json
+from contextlib import nullcontext
 
 import httpx
 import pytest
-from openai import BadRequestError, NotFoundError
+from openai import AsyncOpenAI, AuthenticationError, BadRequestError, NotFoundError
 
 from heliostat.errors import HeliostatError
+from router.frontend.api_keys import ApiKeyCheck, ApiKeys
 from router.frontend.tool_calls import registered
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -290,6 +292,15 @@ async def test_headers_sum_over_the_prompts_of_a_request(surface) -> None:
 async def test_an_error_saves_nothing(surface) -> None:
     refused = await surface.http.post(CHAT, json=chat(n=0))
     assert counts(refused.headers) == (None,) * 5
+
+
+async def test_a_wrong_key_is_the_clients_authentication_error(json_surface) -> None:
+    locked = httpx.ASGITransport(ApiKeyCheck(json_surface[0].app, ApiKeys("sk-right")))
+    async with httpx.AsyncClient(transport=locked) as http:
+        for key, refused in (("sk-wrong", pytest.raises(AuthenticationError)), ("sk-right", nullcontext())):
+            client = AsyncOpenAI(base_url="http://router/v1", api_key=key, http_client=http)
+            with refused:
+                assert (await client.models.retrieve("home")).id == "home"
 
 
 async def test_hints_reach_the_pools(surface) -> None:
