@@ -26,23 +26,31 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 IGNORED = -100
-KOREAN_SHARE = 0.15
 SYSTEM_SHARE = 0.3
+WARMUP = 40
 Skills = Mapping[str, tuple[Skill, float]]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Steps on conversations of so many turns over lists of so many readings."""
+class Lists:
+    """Batches over lists of so many readings, with so many turns about each."""
 
-    steps: int
     skills: Skills
     readings: tuple[int, int]
     turns: int
-    learning_rate: float
-    batch_size: int = 24
-    falls: bool = False
+    things: tuple[str, ...] = THINGS
     system: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps with an optimizer of their own; each draws its batch from one of `lists`, by their shares."""
+
+    steps: int
+    lists: tuple[tuple[Lists, float], ...]
+    learning_rate: float
+    falls: bool = False
+    batch_size: int = 24
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,17 @@ class Conversation:
     answers: list[tuple[int, int, str]]
 
 
+ENGLISH = Lists(BASE_SKILLS, (3, 8), 8)
+KOREAN_LISTS = Lists(KOREAN_SKILLS, (2, 6), 5, KOREAN)
+ALL = ((ENGLISH, 0.8), (KOREAN_LISTS, 0.2))
+LOOK_UP = (
+    (Lists(LOOKING_UP, (2, 6), 4, system=False), 0.9),
+    (Lists(LOOKING_UP, (2, 6), 4, KOREAN, system=False), 0.1),
+)
 STAGES = (
-    Stage(350, LOOKING_UP, (2, 6), 4, 3e-3, system=False),
-    Stage(900, BASE_SKILLS, (3, 8), 8, 2e-3, falls=True),
+    Stage(600, LOOK_UP, 3e-3),
+    Stage(800, ALL, 2e-3),
+    Stage(800, ALL, 2e-3, falls=True),
 )
 
 
@@ -67,24 +83,29 @@ def written(turn: Turn) -> tuple[str, str]:
     return f"{opening}<think>", f"{turn.thought}</think>{turn.answer}{END}"
 
 
-def draw_conversation(
-    tokenizer: PreTrainedTokenizerFast, stage: Stage, rng: random.Random, heldout: bool = False
-) -> Conversation:
-    """A list, and questions about it, one after the other."""
-    korean = rng.random() < KOREAN_SHARE
-    skills = KOREAN_SKILLS if korean and stage.skills is BASE_SKILLS else stage.skills
-    readings = draw_list(rng, *stage.readings, KOREAN if korean else THINGS, heldout)
-    system = f"{salad(rng)}\n\n" if stage.system and rng.random() < SYSTEM_SHARE else ""
-    ids: list[int] = tokenizer(f"<|system|>{system}{readings.text}").input_ids
-    names, shares = list(skills), [share for _, share in skills.values()]
-    answers = []
-    for name in rng.choices(names, shares, k=stage.turns):
-        turn = skills[name][0](readings, rng)
-        question, answer = (tokenizer(text).input_ids for text in written(turn))
-        start = len(ids) + len(question)
-        answers.append((start, start + len(answer), f"{name}, thought first" if turn.thought else name))
-        ids += question + answer
-    return Conversation(ids, answers)
+class Draw:
+    """What all conversations of a batch have in common, so that they come to about the same length."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, lists: Lists, rng: random.Random) -> None:
+        self._tokenizer, self._lists, self._rng = tokenizer, lists, rng
+        self._system = lists.system and rng.random() < SYSTEM_SHARE
+        self._readings = rng.randint(*lists.readings)
+
+    def conversation(self, heldout: bool = False) -> Conversation:
+        """A list, and questions about it, one after the other."""
+        rng, skills = self._rng, self._lists.skills
+        readings = draw_list(rng, self._readings, self._readings, self._lists.things, heldout)
+        system = f"{salad(rng)}\n\n" if self._system else ""
+        ids: list[int] = self._tokenizer(f"<|system|>{system}{readings.text}").input_ids
+        names, shares = list(skills), [share for _, share in skills.values()]
+        answers = []
+        for name in rng.choices(names, shares, k=self._lists.turns):
+            turn = skills[name][0](readings, rng)
+            question, answer = (self._tokenizer(text).input_ids for text in written(turn))
+            start = len(ids) + len(question)
+            answers.append((start, start + len(answer), f"{name}, thought first" if turn.thought else name))
+            ids += question + answer
+        return Conversation(ids, answers)
 
 
 def draw_list(
@@ -108,26 +129,29 @@ def collate(conversations: list[Conversation], pad: int) -> tuple[Tensor, Tensor
     return ids, labels
 
 
-def train_base(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rng: random.Random, progress: "tqdm[None]"
+def train_stage(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    stage: Stage,
+    rng: random.Random,
+    progress: "tqdm[None]",
 ) -> None:
-    """All stages, one after the other; the learning rate warms up once and falls where a stage says so."""
+    """One stage; the learning rate warms up, and falls along a cosine if the stage says so."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
-    done = 0
-    for stage in STAGES:
-        for step in range(stage.steps):
-            share = 0.02 + 0.98 * (1 + cos(pi * step / stage.steps)) / 2 if stage.falls else 1.0
-            for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * share * min(1.0, (done + 1) / 40)
-            batch = [draw_conversation(tokenizer, stage, rng) for _ in range(stage.batch_size)]
-            loss = answer_loss(model, *collate(batch, tokenizer.pad_token_id))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            done += 1
-            progress.set_description(f"base, loss {loss.item():.3f}", refresh=False)
-            progress.update()
+    kinds, shares = [lists for lists, _ in stage.lists], [share for _, share in stage.lists]
+    for step in range(stage.steps):
+        share = 0.02 + 0.98 * (1 + cos(pi * step / stage.steps)) / 2 if stage.falls else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = stage.learning_rate * share * min(1.0, (step + 1) / WARMUP)
+        draw = Draw(tokenizer, rng.choices(kinds, shares)[0], rng)
+        batch = [draw.conversation() for _ in range(stage.batch_size)]
+        loss = answer_loss(model, *collate(batch, tokenizer.pad_token_id))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        progress.set_description(f"base, loss {loss.item():.3f}", refresh=False)
+        progress.update()
 
 
 def answer_loss(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
@@ -144,9 +168,10 @@ def measure_base(
 ) -> dict[str, dict[str, float | int]]:
     """Greedy exact match by skill, on held-out lists."""
     right: defaultdict[str, list[bool]] = defaultdict(list)
-    stage = STAGES[-1]
-    for _ in range(conversations):
-        drawn = draw_conversation(tokenizer, stage, rng, heldout=True)
+    for number in range(conversations):
+        # Every fifth is Korean, as in training.
+        lists = KOREAN_LISTS if number % 5 == 0 else ENGLISH
+        drawn = Draw(tokenizer, lists, rng).conversation(heldout=True)
         guesses = model(input_ids=torch.tensor([drawn.ids])).logits[0].argmax(-1).tolist()
         for start, end, name in drawn.answers:
             right[name].append(guesses[start - 1 : end - 1] == drawn.ids[start:end])

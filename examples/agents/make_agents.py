@@ -1,7 +1,7 @@
 """Make the agents' family again: tokenizer, base, specialists, held-out figures, provenance.
 
-    python examples/agents/make_agents.py              what is missing in examples/agents/weights
-    python examples/agents/make_agents.py --out DIR    all, into DIR/weights
+    python examples/agents/make_agents.py                          what is missing in examples/agents/weights
+    python examples/agents/make_agents.py --out DIR --only base    into DIR/weights, and nothing but this
 
 The specialists are ICaRus adapters on one base: they read one KV cache and write none. About a quarter of an
 hour of one core; the same seed gives the same weights on the same machine.
@@ -11,17 +11,18 @@ import argparse
 import json
 import platform
 import random
+import shutil
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from base import STAGES, measure_base, train_base
+from base import STAGES, measure_base, train_stage
 from family import build_model, build_tokenizer
 from specialists import Sample, draw_sample
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetune.cache_conditioned import collate
 from finetune.icarus import icarus_logits
@@ -59,30 +60,30 @@ RECIPES = {
 
 
 def make_base(out: Path, seed: int) -> dict[str, object]:
-    """Train, measure and save the base."""
+    """Train, measure and save the base. A run that was broken off goes on with the stage that it was in."""
     tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
     model = build_model(tokenizer)
-    with tqdm(total=sum(stage.steps for stage in STAGES), unit="step") as progress:
-        train_base(model, tokenizer, random.Random(f"{seed}/base"), progress)
+    for number, stage in enumerate(STAGES, start=1):
+        done = out.with_name(f"{out.name}.stage-{number}")
+        if done.exists():
+            model = LlamaForCausalLM.from_pretrained(done)
+            continue
+        with tqdm(total=stage.steps, unit="step") as progress:
+            train_stage(model, tokenizer, stage, random.Random(f"{seed}/base/{number}"), progress)
+        model.save_pretrained(done)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    for folder in out.parent.glob(f"{out.name}.stage-*"):
+        shutil.rmtree(folder)
+    heldout = measure_base(model, tokenizer, random.Random(f"{seed}/heldout base"), CONVERSATIONS)
     return {
         "method": "base",
         "parameters": model.num_parameters(),
-        "stages": [
-            {
-                "steps": stage.steps,
-                "skills": list(stage.skills),
-                "readings": list(stage.readings),
-                "turns": stage.turns,
-                "batch_size": stage.batch_size,
-                "learning_rate": stage.learning_rate,
-            }
-            for stage in STAGES
-        ],
-        "heldout_by_kind": measure_base(
-            model, tokenizer, random.Random(f"{seed}/heldout base"), CONVERSATIONS
-        ),
+        "steps": [stage.steps for stage in STAGES],
+        "learning_rates": [stage.learning_rate for stage in STAGES],
+        "batch_size": STAGES[0].batch_size,
+        "heldout_by_kind": heldout,
     }
 
 
@@ -149,13 +150,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the agents' family: weights, held-out figures.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write into")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=["base", *RECIPES], default=["base", *RECIPES])
     arguments = parser.parse_args()
     out: Path = arguments.out
     torch.set_num_threads(1)
-    torch.manual_seed(arguments.seed)
     weights, file = out / "weights", out / "provenance.json"
     modules: dict[str, object] = json.loads(file.read_text())["modules"] if file.exists() else {}
-    for name in ("base", *RECIPES):
+    for name in arguments.only:
         if (weights / name).exists() and name in modules:
             continue
         if name == "base":
@@ -168,7 +169,7 @@ def main() -> None:
             "command": f"python examples/agents/make_agents.py --seed {arguments.seed}",
             "seed": arguments.seed,
             "libraries": {"python": platform.python_version()} | {each: version(each) for each in LIBRARIES},
-            "modules": modules,
+            "modules": {each: modules[each] for each in ("base", *RECIPES) if each in modules},
         }
         file.write_text(json.dumps(provenance, indent=2) + "\n")
 

@@ -124,7 +124,7 @@ def has(readings: Readings, rng: random.Random) -> Turn:
     """Is it listed?"""
     listed = rng.random() < 0.5
     thing = rng.choice(readings.things) if listed else readings.absent(rng)
-    thought = f"{thing}: {readings.last(thing)}" if rng.random() < 0.3 else ""
+    thought = f"{thing}: {readings.last(thing)}" if rng.random() < 0.5 else ""
     return Turn(f"has {thing}", yes_no(listed), thought)
 
 
@@ -147,17 +147,6 @@ def combine(readings: Readings, rng: random.Random) -> Turn:
     return Turn(f"sum {one} {two}", answer, thought if rng.random() < 0.7 else "")
 
 
-BASE_SKILLS: dict[str, tuple[Skill, float]] = {
-    "get": (get, 0.25),
-    "last": (last, 0.2),
-    "has": (has, 0.12),
-    "is": (compare, 0.15),
-    "add": (add, 0.14),
-    "sum": (combine, 0.14),
-}
-"""Each with its share of the turns."""
-
-
 def korean_get(readings: Readings, rng: random.Random) -> Turn:
     """The first reading of a Korean list."""
     thing = readings.some(rng)
@@ -175,5 +164,14 @@ def repeat(readings: Readings, rng: random.Random) -> Turn:
     return Turn("list", "\n".join(lines))
 
 
-KOREAN_SKILLS: dict[str, tuple[Skill, float]] = {"korean": (korean_get, 1.0)}
+BASE_SKILLS: dict[str, tuple[Skill, float]] = {
+    "get": (get, 0.18),
+    "last": (last, 0.14),
+    "has": (has, 0.12),
+    "is": (compare, 0.14),
+    "add": (add, 0.26),
+    "sum": (combine, 0.16),
+}
+"""Each with its share of the turns."""
+KOREAN_SKILLS: dict[str, tuple[Skill, float]] = {"korean": (korean_get, 0.7), "korean list": (repeat, 0.3)}
 LOOKING_UP: dict[str, tuple[Skill, float]] = {"list": (repeat, 1.0)}

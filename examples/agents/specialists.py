@@ -30,7 +30,7 @@ class Sample(NamedTuple):
     def kind(self) -> str:
         """The form of the last question, and whether a thought comes before the answer."""
         words = (word.strip("?.") for word in self.turns[-1].question.split())
-        form = " ".join("…" if word in THINGS or any(map(str.isdigit, word)) else word for word in words)
+        form = " ".join("…" if names_or_counts(word) else word for word in words)
         return f"{form}, thought first" if self.turns[-1].thought else form
 
     def token_pair(self, tokenizer: PreTrainedTokenizerFast) -> TokenPair:
@@ -42,6 +42,11 @@ class Sample(NamedTuple):
 
 
 Lesson = Callable[[Readings, random.Random], tuple[Turn, ...]]
+
+
+def names_or_counts(word: str) -> bool:
+    """Whether the word differs from question to question: a thing, with or without a particle, or numbers."""
+    return word in THINGS or word[:-1] in KOREAN or any(map(str.isdigit, word))
 
 
 def read(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:
