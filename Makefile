@@ -1,11 +1,11 @@
 SPEC ?= examples/quickstart/cluster.yaml
 PORT ?= 8000
 
-.PHONY: install serve test lint check bench clean
+.PHONY: install serve test lint check docs bench clean
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt scripts/install scripts/overrides-cpu.txt
+.venv/installed: pyproject.toml heliostat/pyproject.toml constraints.txt scripts/install scripts/overrides-cpu.txt
 	scripts/install
 
 serve: install
@@ -16,7 +16,7 @@ test: install
 	scripts/check
 	scripts/test
 
-lint check: install
+lint check docs: install
 	scripts/$@
 
 bench: install

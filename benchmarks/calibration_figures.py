@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.load import Answer, percentile
+from benchmarks.load import Answer
 from benchmarks.report import Metric
+from cluster.percentiles import percentile
 from simulator.outcome import Requests
 
 GOAL_PERCENT = 15.0

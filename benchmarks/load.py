@@ -202,14 +202,3 @@ def zipf_ranks(rng: random.Random, *, items: int, exponent: float, draws: int) -
 def random_letters(rng: random.Random, count: int) -> str:
     """`count` lower-case letters; the quickstart's tokenizer makes one token of each."""
     return "".join(rng.choices(string.ascii_lowercase, k=count))
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The `percent`-th percentile, interpolated between neighbours. Raises ValueError without values."""
-    if not values:
-        raise ValueError("no values, so no percentile")
-    ordered = sorted(values)
-    position = (len(ordered) - 1) * percent / 100
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)

@@ -20,13 +20,13 @@ from typing import Literal, NamedTuple
 
 from rich.console import Console
 
-from benchmarks.load import percentile
 from benchmarks.many_models_family import Family
 from benchmarks.many_models_plain import running_plain
 from benchmarks.many_models_sessions import Sample, draw_sessions, run_sessions
 from benchmarks.many_models_specs import agent_model, agents_spec, write_spec
 from benchmarks.report import Metric
 from benchmarks.server import running_cluster
+from cluster.percentiles import percentile
 
 AT_A_TIME = 4
 PLAIN = "plain"

@@ -24,13 +24,14 @@ from typing import Literal, NamedTuple
 import psutil
 from rich.console import Console
 
-from benchmarks.load import Answer, LoadRequest, closed_loop, percentile, random_letters, run_load
+from benchmarks.load import Answer, LoadRequest, closed_loop, random_letters, run_load
 from benchmarks.many_models_family import Family
 from benchmarks.many_models_plain import Plain, running_plain
 from benchmarks.many_models_specs import sun_spec, write_spec
 from benchmarks.processes import cpu_seconds, cpu_spent, resident_memory
 from benchmarks.report import Metric
 from benchmarks.server import running_cluster
+from cluster.percentiles import percentile
 from cluster.status import fetch_status
 
 STREAMS = 16

@@ -5,16 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.load import (
-    Drive,
-    LoadRequest,
-    closed_loop,
-    percentile,
-    random_letters,
-    run_load,
-    zipf_ranks,
-)
+from benchmarks.load import Drive, LoadRequest, closed_loop, random_letters, run_load, zipf_ranks
 from benchmarks.processes import Memory, cpu_seconds, cpu_spent, resident_memory
+from cluster.percentiles import percentile
 from cluster.status import fetch_status
 from heliostat.errors import HeliostatError
 from heliostat.status import ReplicaStatus

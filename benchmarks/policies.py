@@ -32,10 +32,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import percentile
 from benchmarks.policy_cluster import TPOT_MS, TTFT_MS, Choice, RouterProcess, SimCluster, make_spec
 from benchmarks.policy_workloads import MODELS, WORKLOADS, Arrival, Workload
 from benchmarks.report import RESULTS, Metric, make_report, write_json
+from cluster.percentiles import percentile
 from deployments.sim_stream import SimSampling
 from heliostat.errors import RequestError
 from router.pipeline import GenerateRequest

@@ -155,12 +155,13 @@ class OpenDoor:
         max_tokens: int,
         priority: int = 0,
         deadline_s: float | None = None,
+        expected_tokens: int = 0,
     ) -> AsyncGenerator[Slot, None]:
         slot = Slot(model, "d", prompt_tokens, self.expected_tokens(model, max_tokens), _count)
         yield slot
         self._outputs.add(model, slot.output_tokens)
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
         return min(self._outputs.expected(model), max_tokens)
 
 

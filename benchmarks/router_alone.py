@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from benchmarks.load import percentile
+from cluster.percentiles import percentile
 from heliostat.spec import Family, Pool
 
 

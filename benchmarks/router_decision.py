@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from statistics import median
 
-from benchmarks.load import percentile
+from cluster.percentiles import percentile
 from heliostat.wire import DecodeRequest, Load, PrefillRequest, Role, StepTime, Version
 from router.choice import Chooser
 from router.pairing import Side, VersionPairing

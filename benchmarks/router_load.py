@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 import uvloop
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.load import percentile, random_letters
+from benchmarks.load import random_letters
 from benchmarks.router_stream import LoadError, Reply, StreamProtocol
+from cluster.percentiles import percentile
 from heliostat.errors import HeliostatError
 
 CONNECT_TOGETHER = 256

@@ -38,10 +38,11 @@ from typing import Literal, NamedTuple, NoReturn
 
 from rich.console import Console
 
-from benchmarks.load import Drive, closed_loop, open_loop, percentile, run_load
+from benchmarks.load import Drive, closed_loop, open_loop, run_load
 from benchmarks.measure import OUTPUT_TOKENS, Sample, Side, check_equal_tokens, draw_requests, measure
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
 from benchmarks.server import running_cluster, wait_until_ready
+from cluster.percentiles import percentile
 from heliostat.errors import HeliostatError
 
 SPEC = Path(__file__).resolve().parent / "specs" / "sharing.yaml"

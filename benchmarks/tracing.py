@@ -106,7 +106,7 @@ class Door:
     def served(self, tokens: int) -> None:
         """Fine."""
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
         return OUTPUT_TOKENS
 
 

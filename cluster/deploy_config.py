@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from cluster.deploy_diff import Config
 from cluster.serve_api import Application, ServeDetails
-from deployments.app import APP_NAME, ROUTE_PREFIX
+from deployments.app import ROUTE_PREFIX
+from deployments.names import APP_NAME, is_our_application
 from deployments.serve_config import BUILD_POOL, BUILD_ROUTER, serve_config
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
@@ -48,7 +49,7 @@ def find_ours(details: ServeDetails) -> Ours:
             continue
         if config is not None and config.get("import_path") in (BUILD_POOL, BUILD_ROUTER):
             before[name] = config
-        elif _is_our_name(name):
+        elif is_our_application(name):
             _refuse(name, application)
         elif config is not None:
             others.append(config)
@@ -59,7 +60,7 @@ def find_ours(details: ServeDetails) -> Ours:
 def wanted(spec: Spec, ours: Ours, details: ServeDetails) -> dict[str, Config]:
     """Our applications as the spec wants them. Raises HeliostatError when another one has our route."""
     for name, application in details.applications.items():
-        if application.route_prefix == ROUTE_PREFIX and not _is_our_name(name):
+        if application.route_prefix == ROUTE_PREFIX and not is_our_application(name):
             raise HeliostatError(
                 f"the application {name} on this Serve has the route {ROUTE_PREFIX} already, which is the "
                 "routers'; give that one another route, or take another Ray cluster"
@@ -116,10 +117,6 @@ def _attempt(config: Config) -> int:
     variables = environment.get("env_vars") if isinstance(environment, dict) else None
     number = variables.get(ATTEMPT) if isinstance(variables, dict) else None
     return int(number) if isinstance(number, str) and number.isdecimal() else 0
-
-
-def _is_our_name(name: str) -> bool:
-    return name == APP_NAME or name.startswith((f"{APP_NAME}-prefill-", f"{APP_NAME}-decode-"))
 
 
 def _refuse(name: str, application: Application) -> None:

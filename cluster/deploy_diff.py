@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
-from deployments.app import APP_NAME, ROUTER
+from deployments.names import APP_NAME, application_label
 
 Config = Mapping[str, JsonValue]
 """One application as Serve's REST API takes it."""
@@ -86,15 +86,8 @@ def make_diff(before: Mapping[str, Config], after: Mapping[str, Config], failed:
     )
 
 
-def pool_label(application: str) -> str:
-    """`prefill.math` for `heliostat-prefill-math`, `routers` for the routers' own."""
-    if application == APP_NAME:
-        return f"{ROUTER}s"
-    return application.removeprefix(f"{APP_NAME}-").replace("-", ".", 1)
-
-
 def _application(name: str, before: Config | None, after: Config | None, failed: frozenset[str]) -> Change:
-    label = pool_label(name)
+    label = application_label(name)
     if before is None or after is None:
         return Change(label, Effect.ADDED if after is not None else Effect.REMOVED)
     made_from = (*_args_changes(before, after),)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from cluster.deploy_config import FAILED
-from cluster.deploy_diff import pool_label
 from cluster.progress import start_failure
 from cluster.serve_api import Application, HttpOptions, ServeDetails
+from deployments.names import application_label
 from heliostat.errors import HeliostatError
 
 POLL_S = 0.5
@@ -41,7 +41,7 @@ def wait_until_there(
     def say(name: str, text: str) -> None:
         if said.get(name) != text:
             said[name] = text
-            console.print(f"  {pool_label(name):<24} {text}")
+            console.print(f"  {application_label(name):<24} {text}")
 
     while True:
         details = look()
@@ -70,7 +70,7 @@ def wait_until_there(
             return details
         if time.monotonic() - start > timeout_s:
             waits = "; ".join(
-                f"{pool_label(name)} {said.get(name, 'is not there')}" for name in pending | leaving
+                f"{application_label(name)} {said.get(name, 'is not there')}" for name in pending | leaving
             )
             serving = still_serving(details.applications)
             raise HeliostatError(f"not done after {timeout_s:g} s, and it goes on: {waits}\n{serving}")
@@ -80,7 +80,7 @@ def wait_until_there(
 def still_serving(applications: Mapping[str, Application]) -> str:
     """Which of ours answer now, in one line."""
     there = [
-        f"{pool_label(name)} ({sum(d.num_running() for d in application.deployments.values())})"
+        f"{application_label(name)} ({sum(d.num_running() for d in application.deployments.values())})"
         for name, application in applications.items()
         if any(deployment.num_running() for deployment in application.deployments.values())
     ]

@@ -1,5 +1,6 @@
 """A plan as tables in a terminal: legible at 100 columns and without colours."""
 
+import argparse
 import os.path
 
 from rich import box
@@ -7,11 +8,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.plan import Plan, PoolPlan, Span
+from cluster.plan import Plan, PoolPlan, Span, make_plan
+from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
 _NUMBERS = {"replicas", "GPUs", "this spec", "dedicated", "saved"}
 """Columns that are set flush right."""
+
+
+def plan_command(args: argparse.Namespace) -> int:
+    """`heliostat plan`. Raises HeliostatError for a spec that cannot be served."""
+    plan = make_plan(load_spec(args.spec), str(args.spec))
+    if args.json:
+        print(plan.to_json())
+    else:
+        render_plan(plan, Console())
+    return 0
 
 
 def render_plan(plan: Plan, console: Console) -> None:

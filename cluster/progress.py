@@ -10,7 +10,7 @@ from ray import serve as ray_serve
 from ray.serve.schema import ApplicationStatus, DeploymentStatus, DeploymentStatusOverview
 from rich.console import Console
 
-from deployments.app import ROUTER, application_names, deployment_name
+from deployments.names import ROUTER, application_names, deployment_name
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 

@@ -24,7 +24,8 @@ from cluster.plan import make_plan
 from cluster.plan_table import render_plan
 from cluster.ports import free_ports, is_free
 from cluster.progress import wait_until_ready, wait_until_running
-from deployments.app import APP_NAME, ROUTE_PREFIX, ROUTER_CPUS, build_applications
+from deployments.app import ROUTE_PREFIX, ROUTER_CPUS, build_applications
+from deployments.names import APP_NAME
 from heliostat.errors import HeliostatError
 from heliostat.spec import Spec
 from heliostat.specfile import load_spec

@@ -4,9 +4,11 @@ Serve reads these variables when it is imported, in this process and in every pr
 starts, so they must be set before the first `import ray.serve`. What the operator has set stays.
 """
 
+import argparse
 import atexit
 import os
 import resource
+import shlex
 import shutil
 import sysconfig
 import tempfile
@@ -20,6 +22,21 @@ MAX_CONNECTIONS = 16_384
 
 FILES_PER_CONNECTION = 2.6
 """HAProxy refuses to start when it may not open so many files (2.5 each, and a few of its own)."""
+
+
+def serve_command(args: argparse.Namespace) -> int:
+    """`heliostat serve`; Ray Serve is imported here, because its environment comes first."""
+    set_serve_environment()
+    from cluster.serve import serve
+
+    return serve(args.spec, args.host, args.port, args.ray)
+
+
+def env_command(args: argparse.Namespace) -> int:
+    """`heliostat env`: for a shell's eval."""
+    for name, value in node_environment().items():
+        print(f"export {name}={shlex.quote(value)}")
+    return 0
 
 
 def set_serve_environment() -> None:

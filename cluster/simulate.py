@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from cluster.bars import progress_bars
 from cluster.simulate_report import Cell, Report, SearchReport, Try
 from cluster.simulate_setup import LOAD_LABELS, Load, hardware, loads, options
 from cluster.simulate_table import render_report
@@ -88,7 +89,7 @@ def simulate_command(args: argparse.Namespace) -> int:
     spec = load_spec(args.spec)
     topologies = dict.fromkeys([args.topology, *args.compare])
     arrangements = [arrange(spec, topology) for topology in topologies]
-    with _progress() as progress:
+    with progress_bars() as progress:
         runs = _Runs(args, spec, progress)
         every = loads(args, spec)
         report = _found(runs, args, arrangements, every) if args.find_min_gpus else None
@@ -151,13 +152,6 @@ def _timeline(args: argparse.Namespace, outcome: Outcome) -> None:
     from simulator.plots import plot_timeline
 
     plot_timeline(outcome, args.plots / f"timeline-{outcome.topology}.svg")
-
-
-def _progress() -> Progress:
-    """On stderr, so that stdout can be piped; silent where stderr is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _told(arrangement: Arrangement, trial: Trial) -> str:

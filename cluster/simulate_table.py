@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from cluster.simulate_report import Cell, Report, middle
+from cluster.tables import figures_table
 from simulator.summary import PoolSummary, Summary
 
 Read = Callable[[Summary], float | None]
@@ -51,21 +51,12 @@ def render_report(report: Report, console: Console) -> None:
             console.print(f"  replicas: {sizes}", highlight=False, markup=False)
 
 
-def _table(title: str, *columns: str, text_columns: int = 1) -> Table:
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0)
-    )
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place < text_columns else "right", no_wrap=True)
-    return table
-
-
 def _side_by_side(report: Report, load: float, cells: list[Cell]) -> Table:
     """Behind each figure of a topology after the first: its ratio to the first's, round by round."""
     first = cells[0].rounds
     rounds = f", medians of {len(first)} rounds" if len(first) > 1 else ""
     title = f"{first[0].workload}\n{report.load} {load:g}; {report.gpu}; SLO: {first[0].slo}{rounds}"
-    table = _table(title, "", *(cell.topology for cell in cells))
+    table = figures_table(title, "", *(cell.topology for cell in cells))
     for name, form, read in _ROWS:
         row = []
         for cell in cells:
@@ -88,7 +79,7 @@ def _ratio(rounds: tuple[Summary, ...], first: tuple[Summary, ...], read: Read) 
 def _pools(cells: list[Cell]) -> Table:
     """Of the first round."""
     names = ("replicas", "busy", "batch", "waiting", "KV, peak", "preempted")
-    table = _table("Pools", "topology", "pool", *names, text_columns=2)
+    table = figures_table("Pools", "topology", "pool", *names, text_columns=2)
     for cell in cells:
         for pool in cell.rounds[0].pools:
             table.add_row(
@@ -113,7 +104,7 @@ def _replicas(pool: PoolSummary) -> str:
 def _models(cells: list[Cell]) -> Table:
     """Of the first round."""
     names = ("requests", "refused", "TTFT p95", "TPOT p50", "in SLO")
-    table = _table("Models", "topology", "model", *names, text_columns=2)
+    table = figures_table("Models", "topology", "model", *names, text_columns=2)
     for cell in cells:
         for model in cell.rounds[0].models:
             table.add_row(

@@ -1,5 +1,6 @@
 """`heliostat status`: what a running cluster says about itself, asked over HTTP."""
 
+import argparse
 from collections import Counter
 
 import httpx
@@ -15,10 +16,10 @@ from heliostat.status import ClusterStatus, PoolStatus
 TIMEOUT_S = 10.0
 
 
-def show_status(url: str, *, as_json: bool) -> int:
-    """Print the status of the cluster at `url`; exit status 0 when it is ready, else 3."""
-    status = fetch_status(url)
-    if as_json:
+def status_command(args: argparse.Namespace) -> int:
+    """`heliostat status`: exit status 0 when the cluster is ready, else 3."""
+    status = fetch_status(args.url)
+    if args.json:
         print(status.model_dump_json(indent=2))
     else:
         render_status(status, Console())

@@ -16,16 +16,13 @@ from ray.serve.handle import DeploymentHandle
 from deployments.environment import replica_environment, router_environment
 from deployments.ingress import Router
 from deployments.logs import logging_config
+from deployments.names import APP_NAME, ROUTER, application_name, deployment_name
 from deployments.replica import DecodeReplica, PrefillReplica
 from deployments.request_router import PolicyRequestRouter
 from deployments.scaling import autoscaling_config
 from heliostat.spec import PoolSpec, Spec
 from heliostat.wire import Role
 
-APP_NAME = "heliostat"
-"""The routers' application; those of the pools begin with it."""
-
-ROUTER = "router"
 ROUTER_CPUS = 0.25
 UNBOUNDED = 1_000_000
 """Serve's own queue limit: engines queue by themselves, and admission is the router's."""
@@ -61,22 +58,6 @@ class Scale(BaseModel):
     def given(self) -> dict[str, object]:
         """What is set, as `Deployment.options` takes it."""
         return {key: value for key, value in self if value is not None}
-
-
-def deployment_name(role: Role, name: str) -> str:
-    """A pool's deployment: `prefill-math`, `decode-shared`."""
-    return f"{role}-{name}"
-
-
-def application_name(role: Role, name: str) -> str:
-    """A pool's application: `heliostat-prefill-math`."""
-    return f"{APP_NAME}-{deployment_name(role, name)}"
-
-
-def application_names(spec: Spec) -> dict[str, str]:
-    """Every deployment of a spec and the application that it is in; the routers' comes last."""
-    pools = {deployment_name(*key): application_name(*key) for key in spec.pools()}
-    return {**pools, ROUTER: APP_NAME}
 
 
 def pool_scale(spec: Spec, role: Role, name: str) -> Scale:

@@ -20,6 +20,7 @@ from deployments.catalog_live import LiveModels, root
 from deployments.cluster_view import ServeClusterView
 from deployments.logs import pass_on_logs
 from deployments.metrics import Metrics
+from deployments.names import replica_name
 from deployments.pools import ServeDecodePool, ServePrefillPool
 from deployments.reach import reachable_host
 from deployments.scrape_targets import scrape_targets
@@ -86,7 +87,7 @@ class Router:
         self._served = served
         self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
-        self._accounts = Accounts(spec)
+        self._accounts = Accounts(spec, bringers=board.BRINGERS)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
         self._metrics = Metrics(
             spec, self._accounts, self._admission, self._cluster, self._loop_watch, board.ROUTING
@@ -109,6 +110,7 @@ class Router:
             pipeline,
             self._cluster.unavailable,
             self._admission,
+            spec.router.tool_parser,
         )
 
         def make_serving(name: str, model: ServedModel) -> ModelServing:
@@ -136,7 +138,7 @@ class Router:
         # What is there by now stays, the board and its prefix index among it. Walked through by every
         # full collection, an index of a million blocks stalls the event loop for 36 ms (measured).
         gc.freeze()
-        requests = self._observe(f"{context.deployment}#{context.replica_tag}")
+        requests = self._observe(replica_name(context.deployment, context.replica_tag))
         self._app = build_app(serving, self._cluster, self._with_router, self._desk, requests, self._keys)
         add_scrape_route(self._app, scrape_targets)
 

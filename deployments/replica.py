@@ -13,6 +13,7 @@ from ray import serve
 from deployments.engine_factory import create_engine, engine_config
 from deployments.identity import Identity
 from deployments.logs import pass_on_logs
+from deployments.names import replica_name
 from deployments.replica_metrics import PUBLISH_S, ReplicaMetrics
 from deployments.replica_spans import ReplicaSpans
 from deployments.scaling_stats import Doors, Stats, to_stats
@@ -52,7 +53,7 @@ class _Replica:
         pool_name = f"{spec.role}.{spec.name}"
         pass_on_logs(spec.observability.logs)
         try:
-            config = engine_config(spec, f"{context.deployment}#{context.replica_tag}")
+            config = engine_config(spec, replica_name(context.deployment, context.replica_tag))
             self._engine = create_engine(config, self._kv_changed)
         except EngineStartError:
             raise

@@ -9,19 +9,14 @@ import time
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from deployments import board
-from heliostat.wire import DecodeRequest, PrefillRequest, Role
+from deployments.names import pool_key, replica_name
+from heliostat.wire import DecodeRequest, PrefillRequest
 from router.choice import Chooser
 
 
-def replica_name(replica_id: ReplicaID) -> str:
+def name_of(replica_id: ReplicaID) -> str:
     """The name under which a replica reports itself (`deployments.replica`)."""
-    return f"{replica_id.deployment_id.name}#{replica_id.unique_id}"
-
-
-def pool_key(replica_id: ReplicaID) -> tuple[Role, str]:
-    """The pool that a replica belongs to, by the name of its deployment."""
-    role, _, name = replica_id.deployment_id.name.partition("-")
-    return Role(role), name
+    return replica_name(replica_id.deployment_id.name, replica_id.unique_id)
 
 
 class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
@@ -47,9 +42,9 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
         # Serve passes the same list until the replicas change, so the names need no second look.
         if candidate_replicas is not self._candidates or len(candidate_replicas) != len(self._names):
             self._candidates = candidate_replicas
-            self._names = tuple(replica_name(replica.replica_id) for replica in candidate_replicas)
+            self._names = tuple(name_of(replica.replica_id) for replica in candidate_replicas)
             if self._chooser is None and candidate_replicas:
-                self._chooser = board.chooser(*pool_key(candidate_replicas[0].replica_id))
+                self._chooser = board.chooser(*pool_key(candidate_replicas[0].replica_id.deployment_id.name))
         if self._chooser is None:
             return []
         call_id = pending_request.metadata.internal_request_id if pending_request else ""
@@ -66,7 +61,7 @@ class PolicyRequestRouter(RequestRouter):  # type: ignore[misc]
     ) -> None:
         if self._chooser and (leg := _leg(pending_request)):
             call_id = pending_request.metadata.internal_request_id
-            self._chooser.sent(replica_name(replica_id), call_id, leg)
+            self._chooser.sent(name_of(replica_id), call_id, leg)
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         board.BOARD.ended(internal_request_id)

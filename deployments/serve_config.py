@@ -6,16 +6,8 @@ replica stands under `deployments`, where Serve applies it to the replicas that 
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from deployments.app import (
-    APP_NAME,
-    ROUTE_PREFIX,
-    ROUTER,
-    Scale,
-    application_name,
-    deployment_name,
-    pool_scale,
-    router_scale,
-)
+from deployments.app import ROUTE_PREFIX, Scale, pool_scale, router_scale
+from deployments.names import APP_NAME, ROUTER, application_name, deployment_name
 from heliostat.spec import Spec
 
 BUILD_POOL = "deployments.app:build_pool"

@@ -21,6 +21,10 @@ def decode_sampling(request: DecodeRequest) -> SamplingParams:
     sampling.detokenize = False
     # The router matches stop strings, because text exists only there.
     sampling.stop = []
+    if sampling.structured_outputs is not None:
+        # The router has checked the grammar, with a backend of its own choice; this engine makes its own.
+        sampling.structured_outputs._backend = None
+        sampling.structured_outputs._backend_was_auto = False
     # vLLM would drop the connector's tokens with this flag set (rule 5).
     sampling.skip_reading_prefix_cache = False
     if request.generated:

@@ -197,7 +197,8 @@ class VllmEngine:
         return PrefillResult(ticket, self.load(), output.num_cached_tokens or 0, 0.0)
 
     def _streamed(self, params: HandoffParams, announcement: Announcement) -> PrefillResult:
-        return PrefillResult(self._desk.announce(params, announcement), self.load(), 0, 0.0)
+        ticket = self._desk.announce(params, announcement)
+        return PrefillResult(ticket, self.load(), announcement.cached_tokens, 0.0)
 
     async def _publication(self, ticket_id: str) -> CopyRecord:
         """What the worker's copy did. Raises NoSpaceError or PrefillFailedError when no KV was published."""

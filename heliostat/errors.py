@@ -35,10 +35,9 @@ Errors cross process borders (a replica raises, the router answers), so each one
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from heliostat.client.answer import Answer
+Answered = TypeVar("Answered")
 
 
 class HeliostatError(Exception):
@@ -237,15 +236,15 @@ class UnexpectedAnswerError(ClientError):
     """What came is not an OpenAI answer."""
 
 
-class SomeFailedError(ClientError):
+class SomeFailedError(ClientError, Generic[Answered]):
     """Of several questions that were asked at once some were not answered.
 
-    `answers` has those that were, `errors` why the others were not; both by the model's name, or by the
-    question's place in the sequence.
+    `answers` has those that were (`heliostat.Answer`), `errors` why the others were not; both by the model's
+    name, or by the question's place in the sequence.
     """
 
     def __init__(
-        self, answers: "Mapping[str | int, Answer]", errors: Mapping[str | int, HeliostatError]
+        self, answers: Mapping[str | int, Answered], errors: Mapping[str | int, HeliostatError]
     ) -> None:
         HeliostatError.__init__(self, answers, errors)
         self.answers, self.errors = answers, errors

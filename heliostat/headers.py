@@ -7,23 +7,20 @@ DEADLINE = "x-heliostat-deadline"
 """Seconds that the client waits for a place at most; then it gets a 429."""
 
 PRIORITY = "x-heliostat-priority"
-"""An integer; lower is served first, as with vLLM's body field `priority`."""
+"""As the body's `priority` (vLLM's field), which wins where both are given: lower goes first."""
 
 EXPECTED_TOKENS = "x-heliostat-expected-tokens"
-"""Output tokens that the client expects."""
+"""Output tokens that the client expects; admission and placement reckon with them."""
 
 REUSE = "x-heliostat-reuse"
-"""`soon`: what this prompt begins with will be asked again soon."""
+"""`soon`: the beginning of this prompt will be asked again soon."""
 
 PREFILL = "x-heliostat-prefill"
 DECODE = "x-heliostat-decode"
 """Which replicas served a request; the prefill header is absent for a prompt of one token."""
 
 CACHED_TOKENS = "x-heliostat-cached-tokens"
-"""Prompt tokens that came from a prefix cache."""
-
 CROSS_MODEL_TOKENS = "x-heliostat-cross-model-tokens"
-"""Those of the cached tokens that another model had brought."""
-
 SAVED_MS = "x-heliostat-saved-ms"
-"""What computing the cached tokens would have taken on that prefill replica, in ms."""
+"""Prompt tokens that were not computed again, those of them that another model had brought, and the time that
+it would have taken; sums over the prompts of a request. The last one is absent while no rate is known."""

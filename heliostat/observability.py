@@ -13,32 +13,42 @@ class Traces(Section):
     endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://\S+$",
-        description="An OTLP/HTTP collector, like http://collector:4318; null: OTEL_EXPORTER_OTLP_ENDPOINT.",
+        description="A collector that takes OTLP over HTTP, like `http://collector:4318`; null: "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, else `http://localhost:4318`.",
     )
     sample_ratio: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="The part of the requests that is traced; a client's traceparent decides for its own.",
+        description="The part of the requests that is traced, unless their client's `traceparent` has "
+        "decided; null: what `OTEL_TRACES_SAMPLER` says, else all.",
     )
-    engine: bool = Field(default=False, description="vLLM's own span of each leg, too.")
+    engine: bool = Field(default=False, description="vLLM's own span of each leg, too, below ours.")
 
 
 class Logs(Section):
     """What router and replicas write into Serve's log files; never prompts or answers."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "text"
-    requests: bool = Field(default=True, description="One line for every request that is over.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is written at all, by us and by Serve."
+    )
+    format: Literal["json", "text"] = Field(
+        default="text", description="One JSON object a line, or Serve's plain lines."
+    )
+    requests: bool = Field(
+        default=True, description="One line, of level `info`, for every request that is over."
+    )
 
 
 class Observability(Section):
     """What a running cluster says about itself, beside its metrics."""
 
     traces: Traces | None = Field(
-        default=None, description="Spans; null: only where an OTEL_EXPORTER_OTLP_ENDPOINT is set."
+        default=None,
+        description="OpenTelemetry spans of every request; null: none, unless `OTEL_EXPORTER_OTLP_ENDPOINT` "
+        "is set.",
     )
-    logs: Logs = Logs()
+    logs: Logs = Field(default=Logs(), description="What routers and replicas write into Serve's log files.")
 
     def of_pools(self) -> "Observability":
         """What replicas of pools need of it: which requests are traced and logged, routers decide."""

@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue, Strict
 
 from heliostat.observability import Logs, Observability, Traces
 from heliostat.pool import Autoscale, Lora, Pool, Replicas, SimTiming
+from heliostat.role import PoolKey, Role
 from heliostat.section import Name, Section
-from heliostat.wire import PoolKey, Role
 
 Transport = Literal["shm", "nixl", "nccl"]
 
@@ -20,8 +20,13 @@ Transport = Literal["shm", "nixl", "nccl"]
 class Family(Section):
     """What all modules have in common, so that they can exchange KV caches."""
 
-    base: str = Field(description="The checkpoint whose geometry and tokenizer every module must share.")
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    base: str = Field(
+        description="The checkpoint whose geometry and tokenizer every module must share; written like "
+        "`weights`.",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="bfloat16", description="What the modules compute in; a part of the KV domain."
+    )
     max_model_len: int = Field(default=4096, ge=2, description="Prompt plus output, in tokens.")
     block_size: int | None = Field(
         default=None, gt=0, description="Tokens per KV block; null: vLLM's default."
@@ -31,30 +36,40 @@ class Family(Section):
 class Connector(Section):
     """Any other KV connector of vLLM, as it is; exact sharing is then the operator's affair."""
 
-    name: str = Field(description="vLLM's `kv_connector`, for example NixlConnector or LMCacheConnectorV1.")
-    module_path: str | None = Field(default=None, description="vLLM's `kv_connector_module_path`.")
+    name: str = Field(description="vLLM's `kv_connector`, like `NixlConnector` or `LMCacheConnectorV1`.")
+    module_path: str | None = Field(
+        default=None,
+        description="vLLM's `kv_connector_module_path`, for a connector that vLLM does not know by name.",
+    )
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="vLLM's `kv_connector_extra_config`."
     )
     prefill_params: dict[str, JsonValue] = Field(
         default={"do_remote_decode": True, "do_remote_prefill": False},
-        description="`kv_transfer_params` of every prefill; what it answers goes to the decode.",
+        description="`kv_transfer_params` of every prefill; what the prefill answers goes to the decode.",
     )
 
 
 class Transfer(Section):
     """How KV travels from a prefill replica to a decode replica."""
 
-    transport: Transport = "shm"
-    lease_s: float = Field(default=30.0, gt=0, description="How long KV that nobody fetched is kept.")
+    transport: Transport = Field(
+        default="shm",
+        description="`shm` reaches one host; `nixl` and `nccl` also others (docs/kvtransfer.md).",
+    )
+    lease_s: float = Field(
+        default=30.0, gt=0, description="How long KV that nobody fetched is kept, in seconds."
+    )
     memory_gib: float = Field(
-        default=1.0, gt=0, description="Memory in which one prefill replica keeps saved KV, in GiB."
+        default=1.0,
+        gt=0,
+        description="Memory in which one prefill replica keeps saved KV, in GiB; a prompt's KV must fit.",
     )
     directory: str = Field(
         default="/dev/shm/heliostat", description="Where `shm` keeps KV, and every transport its sockets."
     )
     connector: Connector | None = Field(
-        default=None, description="Another connector of vLLM instead of a transport."
+        default=None, description="Another KV connector of vLLM instead of a transport."
     )
     decode_choice: Literal["late", "early"] = Field(
         default="late",
@@ -73,22 +88,43 @@ class Limits(Section):
     """
 
     weight: float = Field(
-        default=1.0, gt=0, description="Its share of a saturated pool, against the others'."
+        default=1.0,
+        gt=0,
+        description="The model's share of a saturated decode pool, against the weights of the others that "
+        "wait.",
     )
-    concurrency: int | None = Field(default=None, ge=1, description="Requests being served at a time.")
-    requests_per_s: float | None = Field(default=None, gt=0)
-    tokens_per_s: float | None = Field(default=None, gt=0, description="Prompt plus output tokens.")
+    concurrency: int | None = Field(
+        default=None, ge=1, description="Requests being served at a time; more wait."
+    )
+    requests_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Requests let in per second; a second's worth may come at once.",
+    )
+    tokens_per_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Prompt plus output tokens per second; what a running request overdraws, the next ones "
+        "wait for.",
+    )
     max_queued: int = Field(
-        default=1000, ge=0, description="Requests that wait in one router replica; more get a 429."
+        default=1000,
+        ge=0,
+        description="Requests that wait for a slot in one router replica; more get a 429.",
     )
-    queue_s: float = Field(default=30.0, gt=0, description="How long a request waits for a slot at most.")
+    queue_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long a request waits for a slot at most, in seconds; nobody is let in whose wait is "
+        "expected to be longer.",
+    )
 
 
 class Model(Section):
     """What a client names: a prefill module and a decode module, by the names of their pools and adapters."""
 
-    prefill: Name
-    decode: Name
+    prefill: Name = Field(description="The pool that writes the prompt's KV.")
+    decode: Name = Field(description="The pool that reads it and generates.")
     prefill_adapter: Name | None = Field(
         default=None, description="One of the prefill pool's adapters; null: its weights alone."
     )
@@ -98,7 +134,7 @@ class Model(Section):
     untrained_pair: bool = Field(
         default=False, description="Serve modules together that were not trained for each other."
     )
-    limits: Limits = Limits()
+    limits: Limits = Field(default=Limits(), description="What the model may take of pools that it shares.")
 
     def pool(self, role: Role) -> str:
         """The pool of its module in that role."""
@@ -112,17 +148,37 @@ class Model(Section):
 class Router(Section):
     """The router replicas, and when they give up on a replica of a pool."""
 
-    replicas: int = Field(default=1, ge=1)
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="Router replicas; their state is local, and each grants its part of every limit.",
+    )
     resources: dict[str, float] = Field(
         default_factory=dict, description="Custom Ray resources of one router replica, to place it."
     )
     prefix_blocks: int = Field(
-        default=1_000_000, ge=0, description="Blocks that the prefix index of one router replica holds."
+        default=1_000_000,
+        ge=0,
+        description="Blocks that the prefix index of one router replica holds; the least recently used "
+        "leave.",
     )
-    first_token_s: float = Field(default=60.0, gt=0, description="A leg without its first token is failed.")
-    idle_s: float = Field(default=30.0, gt=0, description="A stream without a token for so long is failed.")
+    first_token_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds after which a leg without its first token has failed, and is tried elsewhere.",
+    )
+    idle_s: float = Field(
+        default=30.0, gt=0, description="Seconds without a token after which a stream has failed."
+    )
     model_changes: bool = Field(
-        default=False, description="Whether `heliostat models add` and `remove` may change the models."
+        default=False,
+        description="Whether `heliostat models add` and `remove` may change the models; whoever reaches the "
+        "port may then, too.",
+    )
+    tool_parser: str = Field(
+        default="json",
+        min_length=1,
+        description="How the models write tool calls: a tool parser of vLLM's, or `json`.",
     )
 
 
@@ -143,18 +199,24 @@ class PoolSpec(Section):
 class Spec(Section):
     """A whole cluster."""
 
-    family: Family
-    transfer: Transfer = Transfer()
-    router: Router = Router()
+    family: Family = Field(description="What all modules have in common.")
+    transfer: Transfer = Field(
+        default=Transfer(), description="How KV travels from a prefill replica to a decode replica."
+    )
+    router: Router = Field(
+        default=Router(), description="The router replicas, and when they give up on a replica of a pool."
+    )
     max_gpus: int | None = Field(
         default=None,
         ge=0,
-        description="GPUs up to which pools grow, all together; null: their `max` says it.",
+        description="GPUs up to which pools grow, all together; null: each pool's `max` alone says it.",
     )
-    observability: Observability = Observability()
-    prefill: dict[Name, Pool] = Field(min_length=1)
-    decode: dict[Name, Pool] = Field(min_length=1)
-    models: dict[Name, Model] = Field(min_length=1)
+    observability: Observability = Field(
+        default=Observability(), description="What a running cluster says about itself, beside its metrics."
+    )
+    prefill: dict[Name, Pool] = Field(min_length=1, description="Prefill pools, by name.")
+    decode: dict[Name, Pool] = Field(min_length=1, description="Decode pools, by name.")
+    models: dict[Name, Model] = Field(min_length=1, description="Models, by the name that clients use.")
 
     def pools(self) -> dict[PoolKey, Pool]:
         """Every pool by role and name, prefill first, in the order of the file."""

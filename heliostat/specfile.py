@@ -8,8 +8,8 @@ from pydantic import JsonValue, ValidationError
 
 from heliostat.errors import SpecError
 from heliostat.findings import did_you_mean, explain, nearest, show
+from heliostat.role import Role
 from heliostat.spec import Spec
-from heliostat.wire import Role
 from heliostat.yamllines import Document, KeyPath, Problem, parse_yaml
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

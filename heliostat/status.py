@@ -1,10 +1,13 @@
 """What `/status` answers: pools, their replicas and models, as JSON."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from heliostat.wire import Load, Role
+from heliostat.role import Role
+
+if TYPE_CHECKING:  # who only reads a status needs no msgspec
+    from heliostat.wire import Load
 
 
 class _Frozen(BaseModel):
@@ -64,7 +67,7 @@ class ReplicaStatus(_Frozen):
     shares: dict[str, int] = {}
 
     @classmethod
-    def of(cls, load: Load, handoffs: tuple[HandoffFigures, ...], pid: int) -> Self:
+    def of(cls, load: "Load", handoffs: tuple[HandoffFigures, ...], pid: int) -> Self:
         """What a replica's load says to people."""
         return cls(
             name=load.replica,

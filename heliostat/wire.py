@@ -5,20 +5,11 @@ replica's engine adapter; everything between treats it as opaque bytes.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import msgspec
 
-
-class Role(StrEnum):
-    """The two roles of a module."""
-
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-PoolKey = tuple[Role, str]
-"""A pool, by its role and name."""
+from heliostat.role import PoolKey as PoolKey
+from heliostat.role import Role as Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +154,15 @@ class PrefillRequest:
     avoid: frozenset[str] = frozenset()
     """Replicas on which this request has failed; the next best is asked, unless there is none."""
     session: str = ""
-    """What the client calls the conversation; policies may keep one together."""
+    """What the client calls the conversation, or the context of several; policies keep one together."""
     adapter: Adapter | None = None
     versions: frozenset[str] | None = None
     """Ids of the versions that may write this KV (`Version.id`); None: whichever the pool runs."""
     traceparent: str = ""
     tracestate: str = ""
     """W3C trace context of the leg; empty when no spans are made."""
+    reuse_soon: bool = False
+    """The client says that this prompt's beginning will be asked again soon."""
 
 
 @dataclass(frozen=True, slots=True)

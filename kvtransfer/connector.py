@@ -73,11 +73,13 @@ class HandoffMetadata(KVConnectorMetadata):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class _Saving:
-    """A prompt whose KV is leaving chunk by chunk: how many of its blocks have left."""
+    """A prompt whose KV is leaving chunk by chunk: how many of its blocks have left, and how many of its
+    tokens the prefix cache had (None until its first chunk is planned)."""
 
     request: "Request"
     params: HandoffParams
     saved_blocks: int = 0
+    cached_tokens: int | None = None
     announced: bool = False
 
 
@@ -180,6 +182,8 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
 
     def _plan_save(self, meta: HandoffMetadata, saving: _Saving, num_scheduled: int) -> None:
         request, params = saving.request, saving.params
+        if saving.cached_tokens is None:
+            saving.cached_tokens = request.num_computed_tokens
         computed = request.num_computed_tokens + num_scheduled
         num_blocks = -(-params.num_tokens // self._block_size)
         last = computed >= request.num_prompt_tokens
@@ -190,7 +194,9 @@ class HeliostatConnector(KVConnectorBase_V1):  # type: ignore[misc]
         block_ids = tuple(self._kv_cache_manager.get_block_ids(request.request_id)[0][first:end])
         remaining = request.num_prompt_tokens - computed
         announced = not last and not saving.announced and remaining <= self._chunk_tokens
-        copy = BlockCopy(request.request_id, params, first, block_ids, num_blocks, last, announced)
+        copy = BlockCopy(
+            request.request_id, params, first, block_ids, num_blocks, last, announced, saving.cached_tokens
+        )
         meta.saves.append(copy)
         saving.saved_blocks = end
         saving.announced |= announced

@@ -52,6 +52,7 @@ class BlockCopy:
 
     `num_blocks` is how many the whole prompt has. A save comes in one part per chunk of the prefill;
     `last` marks the part that completes it, `announced` the one after which only the last chunk is left.
+    `cached_tokens` of the prompt were in the engine's prefix cache when it began.
     """
 
     request_id: str
@@ -61,6 +62,7 @@ class BlockCopy:
     num_blocks: int
     last: bool = True
     announced: bool = False
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Announcement:
     ticket_id: str
     num_blocks: int
     num_bytes: int
+    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

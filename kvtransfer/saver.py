@@ -107,7 +107,9 @@ class Saver:
         save.pending[0].result()  # the first part opens the ticket; without it there is nothing to read
         if save.error is None:
             num_bytes = self._memory.bytes_per_block * copy.num_blocks
-            self._announcements.append(Announcement(save.ticket_id, copy.num_blocks, num_bytes))
+            self._announcements.append(
+                Announcement(save.ticket_id, copy.num_blocks, num_bytes, copy.cached_tokens)
+            )
 
     def _settle(self, save: _Save) -> None:
         for copy in save.pending:

@@ -1,7 +1,8 @@
 """What every model and every pool has taken, and how long it took: one router's books.
 
-Plain numbers in fixed places, written once per request when it is over. `deployments.metrics` shows them
-to Prometheus, `/status` shows a part of them.
+Plain numbers in fixed places, written once per request when it is over; what a prefill saved is known, and
+told to the client, when that is. `deployments.metrics` shows them to Prometheus, `/status` shows a part of
+them.
 """
 
 import time
@@ -12,9 +13,10 @@ from enum import StrEnum
 
 from heliostat.spec import Model, Spec
 from heliostat.status import ModelStatus
-from heliostat.wire import Role
-from router.cross_model import MAX_BLOCKS, FirstModels
+from heliostat.wire import Adapter, Load, Role, adapted_domain
+from router.cross_model import Bringers
 from router.histogram import Histogram
+from router.prefix_index import PrefixIndex
 from router.trace import Trace
 
 
@@ -95,14 +97,19 @@ class Accounts:
     """
 
     def __init__(
-        self, spec: Spec, clock: Callable[[], float] = time.monotonic, max_blocks: int = MAX_BLOCKS
+        self,
+        spec: Spec,
+        clock: Callable[[], float] = time.monotonic,
+        bringers: Bringers | None = None,
     ) -> None:
         self._clock = clock
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._last: dict[str, Account] = {}
         self._served: dict[str, Model] = {}
-        self._shared: frozenset[str] = frozenset()
-        self._first = FirstModels(max_blocks)
+        self._bringers = Bringers() if bringers is None else bringers
+        # Only for its names of blocks: nothing is added to it.
+        self._blocks = PrefixIndex(0)
+        self._rates: dict[str, float] = {}
         for name, model in spec.models.items():
             self._open(name, model)
         self._note_shared()
@@ -124,7 +131,31 @@ class Accounts:
 
     def _note_shared(self) -> None:
         users = Counter(model.prefill for model in self._served.values())
-        self._shared = frozenset(pool for pool, count in users.items() if count > 1)
+        self._bringers.follow(name for name, model in self._served.items() if users[model.prefill] > 1)
+
+    def prefilled(
+        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
+    ) -> None:
+        """The KV of these tokens is there; to be called once for each request, before anything of its answer
+        goes out. Notes in the trace what was saved, and by whom.
+
+        `adapter` has written it, if any, and `load` is that of the replica where it is. A replica that has
+        computed little of late withholds its rate: then the last one of its pool counts.
+        """
+        account = self._last.get(model)
+        if account is None:
+            return
+        cached_tokens = min(trace.cached_tokens, len(token_ids))
+        domain = adapted_domain(load.domain, adapter)
+        if domain and self._bringers.follows(model):
+            blocks = self._blocks.hashes(domain, token_ids)
+            trace.cross_model_tokens = self._bringers.arrived(
+                load.replica, model, blocks, len(token_ids), cached_tokens
+            )
+        if load.prefill_tokens_per_s:
+            self._rates[account.prefill] = load.prefill_tokens_per_s
+        if rate := self._rates.get(account.prefill):
+            trace.saved_ms = cached_tokens / rate * 1000
 
     def ended(
         self,
@@ -149,7 +180,8 @@ class Accounts:
         figures.failovers += max(0, trace.attempts - 1)
         if trace.prefilled_s:
             figures.prompt_tokens += len(token_ids)
-            self._prefilled(account, token_ids, trace)
+            figures.cached_tokens += min(trace.cached_tokens, len(token_ids))
+            figures.cross_model_tokens += trace.cross_model_tokens
             self._decoded(figures, len(token_ids), trace, ended_s)
         _time(figures.stages, trace, outcome, ended_s)
 
@@ -176,16 +208,6 @@ class Accounts:
     def to_status(self) -> tuple[ModelStatus, ...]:
         """Every model that is served, in the order of the spec."""
         return tuple(_status(name, self._last[name].figures) for name in self._served)
-
-    def _prefilled(self, account: Account, token_ids: tuple[int, ...], trace: Trace) -> None:
-        figures, pool = account.figures, account.prefill
-        cached_tokens = min(trace.cached_tokens, len(token_ids))
-        figures.cached_tokens += cached_tokens
-        if pool in self._shared and trace.prefill_replica is not None:
-            # x_N is the decode module's (rule 1): its KV is in no prefill replica.
-            figures.cross_model_tokens += self._first.cross_model_tokens(
-                pool, account.model, token_ids[:-1], cached_tokens
-            )
 
     @staticmethod
     def _decoded(figures: Figures, prompt_tokens: int, trace: Trace, ended_s: float) -> None:

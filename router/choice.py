@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from heliostat.wire import Adapter, DecodeRequest, PrefillRequest
+from router.cross_model import Bringers
 from router.policy import LegRequest, Policy
 from router.prefix_index import adapter_name
 from router.route_notes import RouteNotes
@@ -31,7 +32,7 @@ class _Subset(NamedTuple):
 class Chooser:
     """Chooses replicas of one pool, as one of so many `routers`. `draw` gives numbers in [0, 1).
 
-    `notes` hears how legs that are traced were placed.
+    `notes` hears how legs that are traced were placed, `bringers` for which model a prompt is computed where.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Chooser:
         tpot_target_ms: float = 0.0,
         routers: int = 1,
         notes: RouteNotes | None = None,
+        bringers: Bringers | None = None,
     ) -> None:
         self._board = board
         self._policy = policy
@@ -52,6 +54,7 @@ class Chooser:
         self._subsets: dict[frozenset[str] | None, _Subset] = {}
         self._subsets_of: tuple[tuple[str, ...], int] = ((), -1)
         self._notes = notes
+        self._bringers = bringers
 
     def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
         """The best replicas, by index; the call is booked on the first of them from now on.
@@ -98,6 +101,8 @@ class Chooser:
             session=session,
             avoid=leg.avoid,
             adapter=leg.adapter,
+            model=leg.model,
+            returns=isinstance(leg, PrefillRequest) and bool(leg.session or leg.reuse_soon),
             noted=leg.traceparent.endswith(SAMPLED),
         )
 
@@ -113,9 +118,14 @@ class Chooser:
         session: str = "",
         avoid: frozenset[str] = frozenset(),
         adapter: Adapter | None = None,
+        model: str = "",
+        returns: bool = False,
         noted: bool = False,
     ) -> tuple[int, ...]:
-        """`choose` for a leg in numbers: tokens of its prompt, tokens expected of it, names of its blocks."""
+        """`choose` for a leg in numbers: tokens of its prompt, tokens expected of it, names of its blocks.
+
+        `session` and `returns` as in `LegRequest`.
+        """
         candidates = self._board.candidates(replicas, hashes, num_tokens, adapter)
         request = LegRequest(
             num_tokens,
@@ -126,13 +136,17 @@ class Chooser:
             self._tpot_target_ms,
             self._share,
             reuses=bool(hashes and output),
+            returns=returns,
         )
         ranking = self._policy.rank(candidates, request)
         if ranking.indices:
             best = ranking.indices[0]
-            new_tokens = num_tokens - int(candidates.cached_tokens[best])
+            held_tokens = int(candidates.cached_tokens[best])
+            new_tokens = num_tokens - held_tokens
             self._board.chosen(call_id, leg_id, replicas[best], new_tokens, num_tokens + output)
             self._board.holds(replicas[best], hashes)
+            if self._bringers is not None:
+                self._bringers.expected(replicas[best], model, hashes, held_tokens)
             if adapter is not None:
                 self._board.holds(replicas[best], (adapter_name(adapter.digest),))
             if noted and self._notes is not None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.trace import Trace
 
@@ -26,11 +26,12 @@ class Admission(Protocol):
         max_tokens: int,
         priority: int = 0,
         deadline_s: float | None = None,
+        expected_tokens: int = 0,
     ) -> AbstractAsyncContextManager[Slot]:
         """Waits for a place. Raises OverloadedError when none comes free in time."""
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
-        """Output tokens that a request of the model is likely to take."""
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
+        """Output tokens that a request of the model is likely to take; `known`: its client's guess, or 0."""
 
 
 class PrefillPool(Protocol):
@@ -58,6 +59,11 @@ class DecodePool(Protocol):
 
 class Book(Protocol):
     """Where requests are accounted for (`router.accounts`)."""
+
+    def prefilled(
+        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
+    ) -> None:
+        """Called once per request, when its prompt's KV is there; notes in the trace what was saved."""
 
     def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
         """Called once per request."""

@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from heliostat.errors import (
     HandoffFailedError,
@@ -26,19 +26,16 @@ from heliostat.errors import (
     PoolUnavailableError,
     RequestError,
     UnknownModelError,
-    VersionsGoneError,
 )
 from heliostat.wire import DecodeRequest, PrefillRequest, PrefillResult, Role, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.door import Admission, Book
 from router.match import WAIT, RequestVersions, VersionWait
+from router.progress import Progress
 from router.route import Route
 from router.trace import Leg, Trace, error_type
 
 NOBODY: frozenset[str] = frozenset()
-MAX_ATTEMPTS = 3
-"""Tries of a request without a new token. One replica may be lost, and the next one busy falling, too."""
-
 _OUTCOMES: Mapping[type[RequestError], Outcome] = {
     OverloadedError: Outcome.REFUSED,
     PoolUnavailableError: Outcome.UNAVAILABLE,
@@ -50,6 +47,7 @@ class GenerateRequest:
     """One request as the pipeline runs it: `token_ids` is x_1 … x_N, `sampling` is opaque.
 
     `bound` says why a lost answer cannot be continued elsewhere, token for token; empty if it can.
+    `expected_tokens` (0: not known) and `reuse_soon` are the client's own guesses.
     """
 
     request_id: str
@@ -62,17 +60,8 @@ class GenerateRequest:
     priority: int = 0
     deadline_s: float | None = None
     session: str = ""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What earlier attempts of a request leave to the next one."""
-
-    versions: RequestVersions
-    generated: list[int] = field(default_factory=list)
-    started: bool = False
-    avoid: set[str] = field(default_factory=set)
-    fruitless: int = 0
+    expected_tokens: int = 0
+    reuse_soon: bool = False
 
 
 class Pipeline:
@@ -104,7 +93,7 @@ class Pipeline:
         route = self._routes.get(request.model)
         if route is None:
             raise UnknownModelError(f"The model `{request.model}` does not exist.")
-        trace, progress = request.trace, _Progress(RequestVersions(route.pairing, self._wait, self._clock))
+        trace, progress = request.trace, Progress(RequestVersions(route.pairing, self._wait, self._clock))
         trace.request_id, trace.model = request.request_id, request.model
         trace.prompt_tokens, trace.entered_s = len(request.token_ids), self._clock()
         with self._booked(request):
@@ -117,6 +106,7 @@ class Pipeline:
                 request.max_tokens,
                 request.priority,
                 request.deadline_s,
+                request.expected_tokens,
             ) as slot:
                 trace.admitted_s = self._clock()
                 while True:
@@ -130,7 +120,7 @@ class Pipeline:
                         return
                     except LegFailedError as error:
                         trace.failures.append(error.message)
-                        if not self._goes_on(request, progress, error):
+                        if not progress.goes_on(error, request.bound):
                             raise
 
     @contextmanager
@@ -150,36 +140,23 @@ class Pipeline:
             if self._book is not None:
                 self._book.ended(request.model, request.token_ids, trace, outcome)
 
-    def _take(self, trace: Trace, progress: _Progress, frame: TokenFrame) -> int:
-        num_tokens = 0
-        for delta in frame.deltas:
-            num_tokens += len(delta.token_ids)
-            progress.generated += delta.token_ids
+    def _take(self, trace: Trace, progress: Progress, frame: TokenFrame) -> int:
         if not progress.started:
-            progress.started = True
             trace.first_token_s = self._clock()
-        progress.fruitless = 0
+        num_tokens = progress.take(frame)
         trace.finished = frame.finished
         trace.output_tokens += num_tokens
         return num_tokens
 
-    @staticmethod
-    def _goes_on(request: GenerateRequest, progress: _Progress, error: LegFailedError) -> bool:
-        """Whether another attempt can carry on from here; also notes whom it should avoid."""
-        if error.replica:
-            progress.avoid.add(error.replica)
-        if isinstance(error, VersionsGoneError) or (progress.started and request.bound):
-            return False
-        return progress.fruitless < MAX_ATTEMPTS
-
     async def _attempt(
-        self, route: Route, request: GenerateRequest, progress: _Progress
+        self, route: Route, request: GenerateRequest, progress: Progress
     ) -> AsyncGenerator[TokenFrame, None]:
         trace = request.trace
         async with self._prefill(route, request, progress) as ticket:
             trace.prefilled_s = trace.prefilled_s or self._clock()
             arrived = False
             max_tokens = max(0, request.max_tokens - len(progress.generated))
+            known = progress.left(request.expected_tokens)
             noted, served = self._leg(request, Role.DECODE), trace.output_tokens
             try:
                 leg = DecodeRequest(
@@ -190,7 +167,7 @@ class Pipeline:
                     request.sampling,
                     generated=tuple(progress.generated),
                     max_tokens=max_tokens,
-                    expected_tokens=self._admission.expected_tokens(request.model, max_tokens),
+                    expected_tokens=self._admission.expected_tokens(request.model, max_tokens, known),
                     avoid=frozenset(progress.avoid),
                     session=request.session,
                     adapter=route.decode_adapter,
@@ -202,6 +179,10 @@ class Pipeline:
                 with noted.timed(self._clock):
                     async with aclosing(route.decode.decode(leg)) as frames:
                         async for frame in frames:
+                            if not arrived and ticket is None and self._book is not None:
+                                self._book.prefilled(
+                                    request.model, request.token_ids, trace, None, frame.load
+                                )
                             arrived = True  # the decode replica has read the KV and released its name
                             trace.decode_replica = noted.replica = frame.load.replica
                             if frame.load_ms:
@@ -222,7 +203,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def _prefill(
-        self, route: Route, request: GenerateRequest, progress: _Progress
+        self, route: Route, request: GenerateRequest, progress: Progress
     ) -> AsyncGenerator[Ticket | None, None]:
         """The ticket of x_1 … x_{N-1}; None for a prompt of one token, which has nothing to prefill.
 
@@ -246,15 +227,16 @@ class Pipeline:
             versions,
             noted.traceparent,
             noted.tracestate,
+            request.reuse_soon,
         )
         if not self._early:
             with noted.timed(self._clock):
-                ticket = self._noted(trace, noted, await route.prefill.prefill(leg))
+                ticket = self._prefilled(leg, trace, noted, await route.prefill.prefill(leg))
             yield ticket
             return
         async with aclosing(route.prefill.prefill_early(leg)) as results:
             with noted.timed(self._clock):
-                ticket = self._noted(trace, noted, await anext(results))
+                ticket = self._prefilled(leg, trace, noted, await anext(results))
             rest = asyncio.create_task(self._drain(trace, noted, results))
             try:
                 yield ticket
@@ -277,18 +259,14 @@ class Pipeline:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
         with suppress(RequestError), noted.timed(self._clock):
             async for result in results:
-                self._noted(trace, noted, result)
+                trace.prefilled(noted, result)
 
-    @staticmethod
-    def _noted(trace: Trace, leg: Leg, result: PrefillResult) -> Ticket:
-        trace.prefill_replica = leg.replica = result.load.replica
-        trace.cached_tokens = leg.cached_tokens = result.cached_tokens
-        if not result.ticket.streamed:  # that of an early choice; the whole one follows
-            trace.handoff_bytes += result.ticket.num_bytes
-            leg.handoff_bytes = result.ticket.num_bytes
-        trace.save_ms = leg.copy_ms = result.save_ms
-        leg.domain = result.ticket.domain
-        return result.ticket
+    def _prefilled(self, leg: PrefillRequest, trace: Trace, noted: Leg, result: PrefillResult) -> Ticket:
+        first = trace.prefill_replica is None
+        ticket = trace.prefilled(noted, result)
+        if first and self._book is not None:
+            self._book.prefilled(leg.model, leg.token_ids, trace, leg.adapter, result.load)
+        return ticket
 
     def _leg(self, request: GenerateRequest, role: Role) -> Leg:
         """Engines refuse an id that they still hold, so a repaired leg gets a new one."""

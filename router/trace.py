@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from heliostat.errors import HeliostatError, RequestError
-from heliostat.wire import Role
+from heliostat.wire import PrefillResult, Role, Ticket
 from router.tracing.context import TraceContext
 
 
@@ -73,14 +73,18 @@ class Leg:
 class Trace:
     """Replicas, tokens and times of one request. Times are seconds, monotonic; 0: not yet.
 
-    `handoff_bytes` counts every attempt, `cached_tokens` the last one; `failures` are the messages of the
-    legs that failed, also when another replica then did the work. `context` is the request's span, if spans
-    are made at all; its legs get one each.
+    `handoff_bytes` counts every attempt, `cached_tokens` the first one that got a ticket: a later one finds
+    what that one computed. `cross_model_tokens` of them another model had brought, and to compute them would
+    have taken `saved_ms` (0: no rate is known). `failures` are the messages of the legs that failed, also
+    when another replica then did the work. `context` is the request's span, if spans are made at all; its
+    legs get one each.
     """
 
     prefill_replica: str | None = None
     decode_replica: str | None = None
     cached_tokens: int = 0
+    cross_model_tokens: int = 0
+    saved_ms: float = 0.0
     output_tokens: int = 0
     handoff_bytes: int = 0
     save_ms: float = 0.0
@@ -112,3 +116,22 @@ class Trace:
         context = self.context.child() if self.context else None
         self.legs.append(Leg(role, leg_id, self.attempts, context, now_s))
         return self.legs[-1]
+
+    def prefilled(self, leg: Leg, result: PrefillResult) -> Ticket:
+        """A prefill leg has a ticket; an early one twice, the first time for KV that is still on its way."""
+        if self.prefill_replica is None:
+            self.cached_tokens = result.cached_tokens
+        self.prefill_replica = leg.replica = result.load.replica
+        leg.cached_tokens = result.cached_tokens
+        if not result.ticket.streamed:
+            self.handoff_bytes += result.ticket.num_bytes
+            leg.handoff_bytes = result.ticket.num_bytes
+        self.save_ms = leg.copy_ms = result.save_ms
+        leg.domain = result.ticket.domain
+        return result.ticket
+
+    def answers(self, prompt: "Trace") -> None:
+        """One of the prompts of the HTTP request that this stands for has its first token."""
+        self.cached_tokens += prompt.cached_tokens
+        self.cross_model_tokens += prompt.cross_model_tokens
+        self.saved_ms += prompt.saved_ms

@@ -123,7 +123,8 @@ class Router:
     ) -> str:
         """The replica that gets this leg; booked until `ended`."""
         replicas = self._names[key]
-        best = self._choosers[key].place(replicas, leg, leg, num_tokens, output, names, session=session)[0]
+        place = self._choosers[key].place
+        best = place(replicas, leg, leg, num_tokens, output, names, session=session, returns=bool(session))[0]
         self.streams[replicas[best]] += 1
         return replicas[best]
 

@@ -1,10 +1,17 @@
 """Options and fixtures that all tests share, among them a real browser for the live page."""
 
+import ast
+import asyncio
+import io
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +19,12 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from docs.site.blocks import shown_by
+
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
+
+pytest_plugins = ("openai_server",)
 
 CHROMIUM_ARGS = (
     "--headless",
@@ -28,7 +39,8 @@ CHROMIUM_ARGS = (
 
 WITHIN_MS = 30_000
 
-TOOLS = Path(__file__).parents[1] / ".venv" / "tools" / "usr" / "bin"
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / ".venv" / "tools" / "usr" / "bin"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +63,76 @@ def tool() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`heliostat-client`, built from this checkout."""
+    # Imported here: only these tests need it.
+    from hatchling.builders.wheel import WheelBuilder
+
+    folder = str(tmp_path_factory.mktemp("wheel"))
+    (built,) = WheelBuilder(str(ROOT / "heliostat")).build(directory=folder, versions=["standard"])
+    return Path(built)
+
+
+@pytest.fixture(scope="session")
+def client_alone(client_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds the client, what it asks for, and no more."""
+    python = tmp_path_factory.mktemp("alone") / "bin" / "python"
+    uv = Path(sysconfig.get_path("scripts")) / "uv"
+    subprocess.run((uv, "venv", "--quiet", "--python", sys.executable, python.parents[1]), check=True)
+    install = (uv, "pip", "install", "--quiet", "--python", python)
+    install += ("--constraints", ROOT / "constraints.txt", client_wheel)
+    # All of it lies in uv's cache where `scripts/install` has run; only where not is an index asked.
+    index = ("--default-index", os.environ["PIP_INDEX_URL"]) if "PIP_INDEX_URL" in os.environ else ()
+    for place in (("--offline",), index):
+        done = subprocess.run([*install, *place], capture_output=True, text=True)
+        if done.returncode == 0:
+            return python
+    reason = f"there is nothing to install from: {done.stderr}"
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+RunPage = Callable[[str, str], list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def run_page() -> RunPage:
+    """Runs a page's Python from top to bottom, as in a notebook, with the quickstart at another address.
+
+    Gives what each snippet printed, and the output that stands below it (empty where none does). Some calls
+    block: a server in the test's own loop wants this in a thread.
+    """
+
+    def run(page: str, url: str) -> list[tuple[str, str]]:
+        return asyncio.run(run_all(page, url))
+
+    async def run_all(page: str, url: str) -> list[tuple[str, str]]:
+        snippets = re.findall(
+            r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?",
+            (ROOT / page).read_text(),
+            re.DOTALL | re.MULTILINE,
+        )
+        names: dict[str, object] = {}
+        outputs = []
+        for source, expected in snippets:
+            source = source.replace("http://127.0.0.1:8000", url)
+            code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            printed = io.StringIO()
+            with redirect_stdout(printed):
+                if isinstance(waiting := eval(code, names), Awaitable):
+                    await waiting
+            outputs.append((printed.getvalue(), expected))
+        return outputs
+
+    return run
+
+
+@pytest.fixture
+def shown(request: pytest.FixtureRequest) -> str:
+    """The text of the page's block whose mark names this test (`docs/site/blocks.py`)."""
+    return shown_by(request.node.nodeid.partition("[")[0])
 
 
 @dataclass

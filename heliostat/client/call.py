@@ -1,10 +1,8 @@
 """One call, from its first attempt to its answer or its error: every decision, and no I/O.
 
-call = Call(request, rules)
-until there is an answer:
-    call.begin()        the headers of this attempt
-    … send it, for at most call.patience_s() …
-    call.refused(…), call.broke(…)     how long to wait before the next attempt, or the error
+Until there is an answer, a client takes the headers of the next attempt from `begin`, sends it for at most
+`patience_s`, and asks `refused` or `broke` how long to wait before the next: they raise the error if there is
+none.
 """
 
 import time

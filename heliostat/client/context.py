@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TypeAlias, cast
 
 from heliostat import headers
@@ -41,6 +42,7 @@ class ContextState:
         self._hints = hints
         self._messages = _copied(messages)
         self._used: defaultdict[str, Totals] = defaultdict(Totals)
+        self._lock = Lock()  # the client that blocks asks from several threads
 
     @property
     def messages(self) -> tuple[dict[str, object], ...]:
@@ -76,9 +78,10 @@ class ContextState:
 
     def answered(self, model: str, question: Messages, answer: Answer, keep: bool) -> None:
         """Count it; a question that is kept becomes part of the context with its answer."""
-        self._used[model] += Totals.of(answer.usage)
-        if keep:
-            self.add((*as_messages(question), answer.message))
+        with self._lock:
+            self._used[model] += Totals.of(answer.usage)
+            if keep:
+                self.add((*as_messages(question), answer.message))
 
 
 def _copied(said: Messages) -> tuple[dict[str, object], ...]:

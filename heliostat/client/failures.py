@@ -25,8 +25,8 @@ _OF_STATUS: dict[int, type[RequestError]] = {
     422: InvalidRequestError,
     500: RequestError,
 }
-_ONLY_WITH_A_MESSAGE = frozenset({404})
-"""Any web server has a page for this; that a model is unknown only an OpenAI error object says."""
+_NO_PAGE = (None, "Not Found")
+"""What any web server says with a 404; that a model is unknown is said in more words."""
 
 _SHOWN = 200
 
@@ -35,9 +35,10 @@ def error_of(status: int, body: bytes, retry_after_s: float | None, where: str) 
     """The error that a status and a body stand for. `where` is the address that was asked."""
     told = told_in(body)
     message = told or f"{where} answered {_named(status)}{_quoted(body)}"
-    if told is None and (status < 400 or status in _ONLY_WITH_A_MESSAGE):
-        hint = "; base_url is the server's root, without /v1" if status == 404 else ""
-        return UnexpectedAnswerError(message + hint)
+    if status == 404 and told in _NO_PAGE:
+        return UnexpectedAnswerError(f"{where} answered 404, no such page; is base_url the server's root?")
+    if status < 400:
+        return UnexpectedAnswerError(message)
     if status == 429:
         return OverloadedError(message, 1.0 if retry_after_s is None else retry_after_s)
     if status == 503:

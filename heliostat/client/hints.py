@@ -25,7 +25,7 @@ class Hints:
         told = {}
         if self.priority:
             told[headers.PRIORITY] = str(self.priority)
-        if self.expected_tokens is not None:
+        if self.expected_tokens:
             told[headers.EXPECTED_TOKENS] = str(self.expected_tokens)
         if self.reuse_soon:
             told[headers.REUSE] = "soon"

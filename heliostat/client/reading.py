@@ -130,7 +130,7 @@ class AnswerReader:
         if data.strip() == DONE:
             self._finish()
             return ()
-        if data.lstrip().startswith('{"error"') and told_in(data) is not None:
+        if '"choices"' not in data and told_in(data) is not None:
             raise self._error(data)
         pieces = self._add(_read(Body, data, self._where), data)
         return tuple(piece for piece in pieces if piece != Piece(index=piece.index))
@@ -154,7 +154,7 @@ class AnswerReader:
 
     def _error(self, body: str) -> HeliostatError:
         """An error event, as if the server had said it in time. Its `code` is an HTTP status, or is not."""
-        error = RAW.validate_json(body)["error"]
+        error = RAW.validate_json(body).get("error")
         code: JsonValue = error.get("code") if isinstance(error, dict) else None
         status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 500
         return error_of(status if 400 <= status < 600 else 500, body.encode(), None, self._where)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from math import isfinite
 
 AGAIN_STATUSES = frozenset({408, 429, 502, 503, 504})
 """Of these a later attempt may succeed: a place was missing, or somebody between did not reach the server."""
@@ -41,9 +42,11 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
     if not value:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        return max(seconds, 0.0) if isfinite(seconds) else None
     try:
         at = parsedate_to_datetime(value)
     except ValueError:

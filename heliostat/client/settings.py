@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import httpx
 
 from heliostat.errors import HeliostatError
+from heliostat.version import __version__
 
 KEPT_ALIVE = 100
 """Idle connections that are kept. Any number may be open: a context is asked many things at once."""
@@ -24,7 +25,7 @@ def root_of(base_url: str) -> str:
 
 def headers_of(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
     """Of every request. Unpacked answers only: a packer on the way would hold back a stream."""
-    found = {"accept-encoding": "identity", "user-agent": "heliostat-client"}
+    found = {"accept-encoding": "identity", "user-agent": f"heliostat-client/{__version__}"}
     if api_key is not None:
         found["authorization"] = f"Bearer {api_key}"
     return found | dict(headers or {})

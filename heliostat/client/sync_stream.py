@@ -9,6 +9,7 @@ import httpx
 from heliostat.client.answer import Answer, Piece
 from heliostat.client.call import Call, broke_off
 from heliostat.client.reading import AnswerReader, check_is_stream
+from heliostat.errors import HeliostatError
 
 
 class Stream:
@@ -21,7 +22,7 @@ class Stream:
 
     _call: Call
     _response: httpx.Response
-    _reader: AnswerReader
+    _reader: AnswerReader | None = None
     _chunks: Iterator[bytes]
 
     def __init__(
@@ -51,13 +52,14 @@ class Stream:
         return self
 
     def __next__(self) -> Piece:
+        reader = self._begun()
         check_is_stream(self._response.headers, self._call.where)
         while True:
             if (piece := next(self._pieces, None)) is not None:
                 return piece
-            if self._reader.over:
+            if reader.over:
                 raise StopIteration
-            self._pieces = self._reader.feed(self._read_on())
+            self._pieces = reader.feed(self._read_on(reader))
 
     def read(self) -> Answer:
         """All that is left of it; the whole answer."""
@@ -68,13 +70,18 @@ class Stream:
     @property
     def answer(self) -> Answer:
         """As far as it has come; the whole one once the loop is over."""
-        return self._reader.answer
+        return self._begun().answer
 
-    def _read_on(self) -> bytes | None:
+    def _read_on(self, reader: AnswerReader) -> bytes | None:
         # To the end of the connection, also after the last event: then it can be used again.
         try:
             return next(self._chunks, None)
         except httpx.RequestError as error:
-            if self._reader.done:
+            if reader.done:
                 return None
-            raise self._reader.broken(broke_off(error, self._call.timeout_s)) from error
+            raise reader.broken(broke_off(error, self._call.timeout_s)) from error
+
+    def _begun(self) -> AnswerReader:
+        if self._reader is None:
+            raise HeliostatError("the stream has not begun; write `with … as stream:` around it")
+        return self._reader

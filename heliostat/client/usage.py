@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -55,9 +56,10 @@ def read_usage(body: UsageBody | None, answered: Mapping[str, str]) -> Usage:
 def _figure(answered: Mapping[str, str], header: str) -> float | None:
     """None where the header is missing or no number: a figure is not worth an answer."""
     try:
-        return float(answered.get(header, ""))
+        figure = float(answered.get(header, ""))
     except ValueError:
         return None
+    return figure if isfinite(figure) else None
 
 
 @dataclass(frozen=True, slots=True)

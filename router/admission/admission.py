@@ -104,15 +104,15 @@ class Admission:
         """Wait for a slot of the model's decode pool, and hold it.
 
         A lower `priority` goes first. `deadline_s`: seconds from now that the caller would wait, within
-        limits.queue_s. `max_tokens` 0: no limit. `expected_tokens`, if the caller knows how long the answer
-        will be; 0: by the model's recent answers. Cancelling is safe at any moment.
+        limits.queue_s. `max_tokens` 0: no limit. `expected_tokens` as in `Admission.expected_tokens`.
+        Cancelling is safe at any moment.
 
         Raises OverloadedError (429) when no slot came in time, or the queue is full; UnknownModelError.
         """
         state = self._state(model)
         now = self._clock()
         longest_s = state.limits.queue_s if deadline_s is None else min(deadline_s, state.limits.queue_s)
-        expected = expected_tokens or state.expected_tokens(max_tokens)
+        expected = state.expected_tokens(max_tokens, expected_tokens)
         waiting = Waiting(
             Slot(model, state.pool.name, prompt_tokens, expected, partial(self._served, state), priority),
             arrived_at_s=now,
@@ -139,13 +139,14 @@ class Admission:
                     future.set_exception(self._too_late(waiting))
             self._grant(pool)
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
-        """Output tokens that are likely to come, by the model's recent answers (128 before the first);
-        at least 1, at most `max_tokens` (0: no limit). A removed model is still known, for what it runs.
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
+        """Output tokens that are likely to come: as many as the caller knows of, or by the model's recent
+        answers (128 before the first) when `known` is 0; at least 1, at most `max_tokens` (0: no limit). A
+        removed model is still known, for what it runs.
 
         Raises UnknownModelError.
         """
-        return self._last(model).expected_tokens(max_tokens)
+        return self._last(model).expected_tokens(max_tokens, known)
 
     def counts(self, model: str) -> ModelCounts:
         """A copy of the model's numbers, also when it has been removed. Raises UnknownModelError."""

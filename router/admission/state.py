@@ -69,10 +69,13 @@ class ModelState:
             grants_per_s = min(grants_per_s, self.concurrency / self.held_s.value)
         return places / grants_per_s
 
-    def expected_tokens(self, max_tokens: int) -> int:
-        """Output tokens that are likely to come; at least 1, at most `max_tokens` (0: no limit)."""
+    def expected_tokens(self, max_tokens: int, known: int = 0) -> int:
+        """Output tokens that are likely to come; at least 1, at most `max_tokens` (0: no limit).
+
+        Whoever asks may know better than the model's history: `known`, unless it is 0.
+        """
         usual = self.output_tokens.value
-        tokens = NO_HISTORY_TOKENS if usual is None else max(1, round(usual))
+        tokens = known or (NO_HISTORY_TOKENS if usual is None else max(1, round(usual)))
         return min(tokens, max_tokens) if max_tokens > 0 else tokens
 
 

@@ -8,7 +8,6 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.input_processor import InputProcessor
 
 from heliostat.errors import OverloadedError, PoolUnavailableError, RequestError
+from router.frontend.hints import NO_HINTS, Hints
 from router.frontend.sequences import RequestText
 from router.pipeline import GenerateRequest, Pipeline
 from router.requests import current_request
@@ -31,19 +31,8 @@ from router.trace import Trace
 current_trace: ContextVar[Trace] = ContextVar("current_trace")
 """The endpoint sets it before it calls vLLM's layer, and reads the replicas from it afterwards."""
 
-current_hints: ContextVar["Hints"] = ContextVar("current_hints")
+current_hints: ContextVar[Hints] = ContextVar("current_hints")
 """What the client said about its request beside the body; the endpoint sets it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hints:
-    """`session` keeps a conversation together, `deadline_s` is how long the client will wait for a place."""
-
-    session: str = ""
-    deadline_s: float | None = None
-
-
-NO_HINTS = Hints()
 
 
 class AdmissionCheck(Protocol):
@@ -103,6 +92,7 @@ class ClusterEngineClient:
         *,
         trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        session_id: str | None = None,
         **unused: object,
     ) -> AsyncGenerator[RequestOutput, None]:
         """One request over the pipeline; closing it stops both legs."""
@@ -128,13 +118,19 @@ class ClusterEngineClient:
                 max_tokens=params.max_tokens or 0,
                 bound=bound(params),
                 priority=priority,
-                session=hints.session,
+                session=hints.session or session_id or "",
                 deadline_s=hints.deadline_s,
+                expected_tokens=hints.expected_tokens,
+                reuse_soon=hints.reuse_soon,
             )
         )
+        answering = False
         try:
             async with aclosing(frames):
                 async for frame in frames:
+                    if not answering:
+                        shown.answers(trace)
+                        answering = True
                     shown.prefill_replica, shown.decode_replica = trace.prefill_replica, trace.decode_replica
                     output = text.add(frame, trace.cached_tokens)
                     trace.finished = text.finished

@@ -5,9 +5,9 @@ from starlette.responses import JSONResponse
 from heliostat.errors import RequestError
 
 
-def error_response(message: str, kind: str, status: int) -> JSONResponse:
+def error_response(message: str, kind: str, status: int, param: str | None = None) -> JSONResponse:
     """`{"error": {…}}` with that HTTP status."""
-    body = {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
     return JSONResponse(body, status_code=status)
 
 

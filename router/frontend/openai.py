@@ -17,10 +17,12 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 from vllm.renderers import renderer_from_config
 from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.tokenizers import TokenizerLike
 from vllm.v1.engine.input_processor import InputProcessor
 
 from heliostat.spec import Family
 from router.frontend.engine_client import AdmissionCheck, Availability, ClusterEngineClient
+from router.frontend.tool_calls import JSON, registered
 from router.pipeline import Pipeline
 
 HANDLER_ARGS = Namespace(log_error_stack=False, sse_keep_alive_interval=0)
@@ -47,7 +49,10 @@ class OpenAILayer:
         pipeline: Pipeline,
         availability: Availability,
         admission: AdmissionCheck,
+        tool_parser: str = JSON,
     ) -> None:
+        """`tool_parser` is the spec's. Raises HeliostatError for one that vLLM does not have."""
+        self._tool_parser = registered(tool_parser)
         args = AsyncEngineArgs(model=str(base), dtype=family.dtype, max_model_len=family.max_model_len)
         self._vllm_config = VllmConfig(model_config=args.create_model_config())
         self._renderer = renderer_from_config(self._vllm_config)
@@ -58,9 +63,16 @@ class OpenAILayer:
             request_logger=None,
             chat_template=None,
             chat_template_content_format="auto",
+            enable_auto_tools=True,
+            tool_parser=self._tool_parser,
         )
         self._online_renderer.warmup()
         self._pipeline, self._availability, self._admission = pipeline, availability, admission
+
+    @property
+    def tokenizer(self) -> TokenizerLike:
+        """The family's."""
+        return self._renderer.get_tokenizer()
 
     def serving(self, model: str, root: str) -> ModelServing:
         """The serving objects of one model; `root` is what /v1/models shows as its root."""
@@ -84,6 +96,8 @@ class OpenAILayer:
                 request_logger=None,
                 chat_template=None,
                 chat_template_content_format="auto",
+                enable_auto_tools=True,
+                tool_parser=self._tool_parser,
                 enable_prompt_tokens_details=True,
             ),
             completion=OpenAIServingCompletion(

@@ -1,15 +1,19 @@
 """From token frames to vLLM's `RequestOutput`: text, stop strings and log probabilities.
 
-Replicas send token ids only; text exists from here on. vLLM's own incremental detokenizer
-(`vllm.v1.engine.detokenizer`) does the work that its output processor would do in one process.
+Replicas send token ids only; text exists from here on. vLLM's own incremental detokenizer and its processor
+of log probabilities (`vllm.v1.engine`, vLLM 0.32) do the work that its output processor would do in one
+process. A character whose bytes are spread over several tokens comes with the last of them, also in the log
+probabilities.
 """
 
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.tokenizers import TokenizerLike
+from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.logprobs import LogprobsProcessor
 
 from heliostat.wire import TokenDelta, TokenFrame, TokenLogprobs
 
@@ -23,8 +27,9 @@ class Sequence:
         self._stop_reason: int | str | None = None
         self._tokenizer = tokenizer
         self._detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self._processor = LogprobsProcessor.from_new_request(tokenizer, request)
         self._logprobs: list[dict[int, Logprob]] | None = (
-            [] if request.sampling_params.logprobs is not None else None
+            [] if request.sampling_params.num_logprobs is not None else None
         )
         self._cumulative_logprob = 0.0
         self._sent_tokens = 0
@@ -65,10 +70,17 @@ class Sequence:
     def _add_logprobs(self, position: TokenLogprobs) -> None:
         assert self._logprobs is not None
         self._cumulative_logprob += position.entries[0][1]
+        ids = [token_id for token_id, *_ in position.entries]
+        # Of itself a token that is a part of a character decodes to a replacement character.
+        texts = self._processor._verify_tokens(
+            convert_ids_list_to_tokens(self._tokenizer, ids),
+            ids,
+            self._processor._get_sampled_context_ids(self._logprobs),
+        )
         self._logprobs.append(
             {
-                token_id: Logprob(logprob, rank, self._tokenizer.decode([token_id]))
-                for token_id, logprob, rank in position.entries
+                token_id: Logprob(logprob, rank, text)
+                for (token_id, logprob, rank), text in zip(position.entries, texts, strict=True)
             }
         )
 

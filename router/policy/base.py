@@ -55,10 +55,11 @@ class Candidates:
 class LegRequest:
     """One leg to place: its prompt and likely output in tokens, and the pool's targets (0: none).
 
-    `draw` in [0, 1) decides between equals, and is all the randomness there is. `session` is what
-    belongs together for `sticky_session`. Replicas to `avoid` come last. `share` is the part of the
-    candidates that is looked at, another part for every draw (`outside`). `reuses`: a decode replica computes
-    what it has not cached of the prompt (ICaRus).
+    `draw` in [0, 1) decides between equals, and is all the randomness there is. `session` is what belongs
+    together: what the client called it, or what stands for it. `returns`: the client says that the beginning
+    of this prompt is asked more than once, of whichever model: it named the session, or said so. Replicas to
+    `avoid` come last. `share` is the part of the candidates that is looked at, another part for every draw
+    (`outside`). `reuses`: a decode replica computes what it has not cached of the prompt (ICaRus).
     """
 
     num_tokens: int
@@ -69,6 +70,7 @@ class LegRequest:
     tpot_target_ms: float = 0.0
     share: float = 1.0
     reuses: bool = False
+    returns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,11 @@ def rank_by(
     explain: Callable[[int], str],
     tolerance: float = 0.0,
     behind: NDArray[np.bool_] | None = None,
+    prefer: Column | None = None,
 ) -> Ranking:
-    """Ranks by cost; `request.draw` picks the first of those whose cost is within `tolerance` (a share)
-    of the best. Those `behind` come after the others, resting replicas after those, and replicas to avoid
-    last."""
+    """Ranks by cost. Of those whose cost is within `tolerance` (a share) of the best, the first is one that
+    `prefer` rates highest, or any; among these `request.draw` decides. Those `behind` come after the others,
+    resting replicas after those, and replicas to avoid last."""
     if not len(costs):
         return Ranking((), (), explain)
     total = costs
@@ -114,6 +117,8 @@ def rank_by(
         total = total + avoided * (2 * SET_BACK)
     best = total.argmin()
     equals = np.flatnonzero(total <= total[best] + tolerance * abs(costs[best]))
+    if prefer is not None:
+        equals = equals[prefer[equals] == prefer[equals].max()]
     first = int(equals[int(request.draw * len(equals))])
     if len(total) > RANKS:
         nearest = np.argpartition(total, RANKS)[:RANKS]

@@ -1,11 +1,9 @@
 """Policies that look at less, for comparison: what they miss is what the defaults are for."""
 
-import hashlib
-
 import numpy as np
-from numpy.typing import NDArray
 
 from router.policy.base import RANKS, SET_BACK, Candidates, LegRequest, Ranking, rank_by
+from router.policy.rendezvous import Rendezvous
 
 
 class Random:
@@ -60,27 +58,11 @@ class StickySession:
     sessions move. A request without a session goes anywhere."""
 
     def __init__(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._hashes: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._rendezvous = Rendezvous()
 
     def rank(self, candidates: Candidates, request: LegRequest) -> Ranking:
-        if candidates.names is not self._names:
-            self._names = candidates.names
-            self._hashes = np.array([_hash(name) for name in self._names], np.uint64)
         if not request.session:
             costs = np.zeros(len(candidates.names))
         else:
-            costs = _mixed(self._hashes ^ np.uint64(_hash(request.session))) / 2.0**64
+            costs = self._rendezvous.scores(candidates.names, request.session)
         return rank_by(costs, candidates, request, lambda _: f"session {request.session!r}")
-
-
-def _hash(text: str) -> int:
-    """64 bits, the same in every router."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finalizer: every bit of the output depends on every bit of the input."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

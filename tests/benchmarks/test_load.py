@@ -16,7 +16,6 @@ from benchmarks.load import (
     LoadRequest,
     closed_loop,
     open_loop,
-    percentile,
     random_letters,
     zipf_ranks,
 )
@@ -146,16 +145,6 @@ def test_ttft_counts_from_the_request_and_tpot_from_the_first_token() -> None:
 
 def test_one_token_has_no_tpot() -> None:
     assert Answer(1.0, 2.0, 2.0, (5,)).tpot_ms is None
-
-
-@pytest.mark.parametrize(("percent", "value"), [(0, 10.0), (50, 25.0), (95, 38.5), (100, 40.0)])
-def test_a_percentile_is_interpolated(percent: float, value: float) -> None:
-    assert percentile([40, 10, 30, 20], percent) == pytest.approx(value)
-
-
-def test_no_values_have_no_percentile() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        percentile([], 50)
 
 
 def test_zipf_draws_repeat_with_their_seed() -> None:

@@ -1,11 +1,13 @@
-"""One family of modules on disk, of a few bytes each, with cards as `finetune` writes them."""
+"""One family of modules on disk, of a few bytes each, and a server to chat with."""
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from openai_server import Asked, Exchange, Json, OpenAIServer
 
 from heliostat.spec import Spec
 from kvtransfer.card import Method, ModuleCard, write_card
@@ -94,3 +96,70 @@ def family(tmp_path: Path) -> Family:
     made = Family(tmp_path)
     made.checkpoint("base")
     return made
+
+
+USAGE: Json = {"prompt_tokens": 20, "completion_tokens": 3}
+HEADERS = {
+    "x_heliostat_prefill": "prefill-x#1",
+    "x_heliostat_decode": "decode-y#2",
+    "x_heliostat_cached_tokens": "12",
+    "x_heliostat_cross_model_tokens": "7",
+}
+
+
+class Talker:
+    """An OpenAI server whose models say what they heard, or do what the question's first word says."""
+
+    def __init__(self, server: OpenAIServer) -> None:
+        server.always = self._answer
+        self.url = server.url
+        self.asked_chats: list[Asked] = []
+        self.holding = asyncio.Event()
+        self.left = asyncio.Event()
+
+    @property
+    def chats(self) -> list[Json]:
+        return [asked.body for asked in self.asked_chats]
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if exchange.asked.path == "/v1/models":
+            await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
+            return
+        self.asked_chats.append(exchange.asked)
+        body = exchange.asked.body
+        question = body["messages"][-1]["content"]
+        if question == "refuse":
+            await exchange.answer({"error": {"message": "no such thing"}}, 400)
+        elif question == "silent":
+            await self._hold(exchange)
+        else:
+            await exchange.head(**HEADERS)
+            await self._stream(exchange, f"{body['model']} heard {question}", question)
+
+    async def _stream(self, exchange: Exchange, text: str, question: str) -> None:
+        if question in ("endless", "break off"):
+            await exchange.text("so ")
+            await exchange.text("far" if question == "endless" else "f")
+            if question == "endless":
+                await self._hold(exchange)
+            else:
+                exchange.drop()
+            return
+        if question == "escape":
+            text = "\x1b[2J\x1b]0;mine\x07cleared"
+        for letter in text:
+            await exchange.text(letter)
+        await exchange.text("", "stop")
+        await exchange.event({"choices": [], "usage": USAGE})
+        await exchange.event("[DONE]")
+        await exchange.end()
+
+    async def _hold(self, exchange: Exchange) -> None:
+        self.holding.set()
+        await exchange.client_left()
+        self.left.set()
+
+
+@pytest.fixture
+def talker(server: OpenAIServer) -> Talker:
+    return Talker(server)

@@ -213,3 +213,12 @@ def test_a_data_source_is_named_or_chosen_but_never_guessed(
     assert served.push("--datasource", "Other") == 0
     variables = {each["name"]: each for each in served.grafana.stored["dashboard"]["templating"]["list"]}
     assert variables["datasource"]["current"] == {"value": "P2"}
+
+
+@pytest.mark.parametrize("served", [""], indirect=True)
+def test_two_runs_print_what_the_page_says(
+    served: Served, capsys: pytest.CaptureFixture[str], shown: str
+) -> None:
+    printed = [line for line in shown.splitlines() if not line.startswith("$ ")]
+    assert served.push() == served.push() == 0
+    assert capsys.readouterr().out.replace(served.url, "http://127.0.0.1:3000").splitlines() == printed

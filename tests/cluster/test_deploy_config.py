@@ -7,7 +7,7 @@ import pytest
 from cluster.deploy_config import ATTEMPT, body, find_ours, steps, wanted
 from cluster.deploy_diff import Config
 from cluster.serve_api import Application, HttpOptions, Proxy, ServeDetails
-from deployments.app import APP_NAME
+from deployments.names import APP_NAME
 from heliostat.errors import HeliostatError
 from heliostat.spec import Model, Spec
 from heliostat.specfile import load_spec

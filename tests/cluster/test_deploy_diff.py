@@ -15,6 +15,7 @@ from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
 SPEC = load_spec(Path(__file__).parents[2] / "examples" / "quickstart" / "cluster.yaml")
+TWO = Replicas(min=2, max=2)
 NONE_FAILED: frozenset[str] = frozenset()
 
 
@@ -135,3 +136,23 @@ def test_scripts_read_json() -> None:
     read = json.loads(diff(with_pool(Role.DECODE, "base", tpot_ms=30.0)).to_json())
     assert read["routers"]["effect"] == "made anew"
     assert {pool["effect"] for pool in read["pools"]} == {"unchanged"}
+
+
+def test_the_table_on_the_page(shown: str) -> None:
+    """A changed quickstart: other weights for one pool, a second replica for another, one more model."""
+    weights = SPEC.prefill["mirror"].weights
+    changed_spec = with_pool(Role.PREFILL, "home", weights=weights).model_copy(
+        update={
+            "decode": {**SPEC.decode, "base": SPEC.decode["base"].model_copy(update={"replicas": TWO})},
+            "models": {**SPEC.models, "both": Model(prefill="home", decode="spell")},
+        }
+    )
+    text = io.StringIO()
+    render_diff(diff(changed_spec), Console(file=text, width=200))
+    printed = text.getvalue().replace(str(Path(weights).parent), "…")
+    assert words(printed) == words(shown)
+
+
+def words(table: str) -> list[str]:
+    """Of its rows, however wide they are."""
+    return [word for word in table.split() if not word.startswith("─")]

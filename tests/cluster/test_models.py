@@ -169,3 +169,20 @@ def test_nobody_there_is_said() -> None:
         port = unused.getsockname()[1]
         with pytest.raises(HeliostatError, match=r"no answer from .* is `heliostat serve` running there"):
             run("list", "--url", f"http://127.0.0.1:{port}")
+
+
+def test_what_keeps_a_model_is_what_the_page_says(
+    router: FakeRouter, capsys: pytest.CaptureFixture[str], shown: str
+) -> None:
+    command, _, printed = shown.removeprefix("$ heliostat models ").partition("\n")
+    router.status = 201
+    router.body = {
+        "name": "weather",
+        "prefill": "tuned",
+        "decode": "shared",
+        "prefill_adapter": "/models/weather-sun",
+        "decode_adapter": None,
+        "origin": "added",
+    }
+    assert run(*command.split(), "--url", router.url) == 0
+    assert capsys.readouterr().out.strip() == printed.strip()

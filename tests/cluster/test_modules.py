@@ -222,3 +222,18 @@ def test_a_pair_is_refused_unless_the_spec_says_that_it_is_untrained(
     assert make_plan(pair(family, prefill, decode, untrained_pair=True)).models[0].shares == (
         Sharing.DEDICATED,
     )
+
+
+def test_the_finding_on_the_page(family: Family, shown: str) -> None:
+    """A SUN adapter of the plain base, in front of a quantized decode module."""
+    small = family.checkpoint("small", family.card(Method.QUANTIZED, "decode"))
+    home = family.adapter("home", family.card(Method.SUN, "prefill", family.base, "adapter"))
+    model = {"prefill": "tuned", "decode": "small", "prefill_adapter": "home"}
+    spec = family.spec(
+        {"tuned": {"adapters": {"home": home}}}, {"small": {"weights": small}}, {"home": model}
+    )
+    (finding,) = refused(spec)
+    known = {"1f0c9a7e": family.digest(family.base)[:8], "5b21d0c4": family.digest(small)[:8]}
+    for on_page, here in known.items():
+        shown = shown.replace(on_page, here)
+    assert " ".join(shown.split()) == f"cluster.yaml: {finding}"

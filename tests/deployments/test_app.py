@@ -7,7 +7,8 @@ from pathlib import Path
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
-from deployments.app import APP_NAME, application_names, build_applications, deployment_name
+from deployments.app import build_applications
+from deployments.names import APP_NAME, application_names, deployment_name
 from deployments.request_router import PolicyRequestRouter
 from heliostat.specfile import load_spec
 from heliostat.wire import Role

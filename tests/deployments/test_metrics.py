@@ -111,7 +111,7 @@ def test_counters_are_increments_and_told_once(house: House) -> None:
 
 def test_two_models_of_a_pool_are_told_together_and_apart(house: House) -> None:
     house.accounts.ended("math", tuple(range(100)), replace(TRACE, cached_tokens=0), Outcome.FINISHED)
-    house.accounts.ended("code", tuple(range(100)), TRACE, Outcome.FINISHED)
+    house.accounts.ended("code", tuple(range(100)), replace(TRACE, cross_model_tokens=32), Outcome.FINISHED)
     house.metrics.publish()
     values = house.kinds.values
     assert values("cross_model_cached_tokens_total", "code") == [32]

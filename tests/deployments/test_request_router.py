@@ -7,7 +7,7 @@ import pytest
 from ray.serve.request_router import PendingRequest
 
 from deployments import board
-from deployments.request_router import PolicyRequestRouter, replica_name
+from deployments.request_router import PolicyRequestRouter, name_of
 from heliostat.wire import PrefillRequest, Version
 from router.policy import RANKS
 from router.telemetry import TelemetryBoard
@@ -71,12 +71,12 @@ def request_router() -> PolicyRequestRouter:
 
 async def test_calls_go_round_and_count_from_choice_to_completion(own_board: TelemetryBoard) -> None:
     router, pool = request_router(), replicas(4)
-    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    names = tuple(name_of(replica.replica_id) for replica in pool)
     for call in range(4):
         request = pending(str(call))
         [best], *_ = await router.choose_replicas(pool, request)
         router.on_request_routed(request, best.replica_id, None)
-        assert own_board.replica_of(f"leg-{call}") == replica_name(best.replica_id)
+        assert own_board.replica_of(f"leg-{call}") == name_of(best.replica_id)
     assert own_board.candidates(names).in_flight.tolist() == [1, 1, 1, 1]
     for call in range(4):
         router.on_request_completed(pool[0].replica_id, str(call))
@@ -106,7 +106,7 @@ async def test_a_call_of_another_method_is_ranked_and_not_booked(own_board: Tele
     router, pool = request_router(), replicas(2)
     assert len(await router.choose_replicas(pool, FakePending(FakeMetadata("1"), ["ticket"]))) == 2
     assert len(await router.choose_replicas(pool, None)) == 2
-    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    names = tuple(name_of(replica.replica_id) for replica in pool)
     assert own_board.candidates(names).in_flight.sum() == 0
 
 
@@ -118,7 +118,7 @@ async def test_a_call_that_has_been_placed_is_not_booked_again(own_board: Teleme
     router.on_request_routed(request, best.replica_id, None)
     router.on_request_completed(best.replica_id, "1")
     assert len(await router.choose_replicas(pool, request)) == 2
-    names = tuple(replica_name(replica.replica_id) for replica in pool)
+    names = tuple(name_of(replica.replica_id) for replica in pool)
     assert own_board.candidates(names).in_flight.sum() == 0
 
 
@@ -129,7 +129,7 @@ async def test_a_leg_that_no_replica_may_have_does_not_hold_up_the_process(own_b
         "Serve's default"
     )
     for replica in pool:
-        own_board.roster.observe(replica_name(replica.replica_id), Version("new"))
+        own_board.roster.observe(name_of(replica.replica_id), Version("new"))
     request.args = [PrefillRequest("leg", "math", (1, 2), versions=frozenset({"old"}))]
     assert await router.choose_replicas(pool, request) == []
     assert request.routing_context.should_backoff

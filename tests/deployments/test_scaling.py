@@ -1,5 +1,8 @@
 """Pools of different applications decide together, as Serve calls their policies."""
 
+import logging
+import re
+
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
@@ -166,3 +169,17 @@ def test_a_spec_without_a_pool_that_scales_has_numbers_and_one_with_has_bounds()
     assert config is not None
     assert (config.min_replicas, config.max_replicas) == (1, 4)
     assert (config.upscale_delay_s, config.downscale_delay_s) == (0, 0)
+
+
+def test_the_line_on_the_page_is_one_of_the_logs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shown: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    serve = Controller(monkeypatch)
+    home = (Role.PREFILL, "home")
+    for second in range(12):
+        served = Served(10 * second, 5000 * second, 5000 * second, 100_000 * second)
+        serve.stats[home] = to_stats(LOAD, served, Door())
+        serve.run(1)
+    without_figures = {re.sub(r"\d+", "0", line.replace("home", "math")) for line in caplog.messages}
+    assert re.sub(r"\d+", "0", shown.strip()) in without_figures

@@ -13,7 +13,8 @@ set_serve_environment()  # before Ray Serve is imported
 import ray  # noqa: E402
 from ray import serve  # noqa: E402
 
-from deployments.app import APP_NAME, ROUTE_PREFIX, build_applications  # noqa: E402
+from deployments.app import ROUTE_PREFIX, build_applications  # noqa: E402
+from deployments.names import APP_NAME  # noqa: E402
 from heliostat.specfile import load_spec  # noqa: E402
 
 ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)

@@ -80,7 +80,9 @@ async def test_sun_adapters_in_turn_on_one_context(modules_cluster, client: Asyn
     """Rules 3 and 4: each turn is prefilled by the model's own adapter, generated tokens among it."""
     context = letters(random.Random(5), 70)
     for model in ("home", "mirror", "base", "home", "mirror"):
-        answer = await generate(client, model, context)
+        response = await ask(client, model, context)
+        answer = response.parse().choices[0].token_ids
+        assert response.headers["x-heliostat-cross-model-tokens"] == "0", "each writes KV of its own"
         assert answer == modules_cluster.reference(model, context, MAX_TOKENS), (model, len(context))
         context += (*answer, *prompts()[2])
 
@@ -88,7 +90,7 @@ async def test_sun_adapters_in_turn_on_one_context(modules_cluster, client: Asyn
 async def test_icarus_adapters_in_turn_read_what_the_others_wrote(modules_cluster, client) -> None:
     """Rule 8: no turn but the first is prefilled, and generated tokens are found by the next model."""
     rng = random.Random(6)
-    context = letters(rng, 400)
+    context = first = letters(rng, 400)
     written = 0
     for turn, model in enumerate(
         ("home-icarus", "spell-icarus", "base-icarus", "mirror-icarus", "home-icarus")
@@ -99,8 +101,14 @@ async def test_icarus_adapters_in_turn_read_what_the_others_wrote(modules_cluste
         assert tokens == modules_cluster.reference(model, context, MAX_TOKENS), (model, len(context))
         cached = answer.usage.prompt_tokens_details.cached_tokens
         assert ("x-heliostat-prefill" in response.headers) == (turn == 0)
+        assert int(response.headers["x-heliostat-cached-tokens"]) == cached
+        cross_model = int(response.headers["x-heliostat-cross-model-tokens"])
         if turn:
             assert written - BLOCK < cached <= written
+            assert cross_model <= cached
+        # What `home-icarus` brought is another model's until it asks itself; what was generated is nobody's.
+        whole = len(first) // BLOCK * BLOCK
+        assert (cross_model >= whole) == (0 < turn < 4), (turn, cross_model)
         # The last token's KV would be written by the next step, which there is not.
         written = len(context) + len(tokens) - 1
         context += (*tokens, *letters(rng, 15))

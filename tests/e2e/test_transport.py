@@ -143,6 +143,40 @@ async def test_chunks_are_saved_while_the_prefill_still_computes(
     assert 0 < more_hidden_ms - hidden_ms <= more_ms - ms
 
 
+async def asked(client: AsyncOpenAI, model: str, ids: tuple[int, ...], session: str) -> tuple[str, int, int]:
+    """Where it was prefilled, how many of its tokens were there, and how many another model had brought."""
+    headers = (
+        await client.completions.with_raw_response.create(
+            model=model, prompt=list(ids), max_tokens=2, extra_headers={"x-heliostat-session": session}
+        )
+    ).headers
+    counts = (int(headers[f"x-heliostat-{name}-tokens"]) for name in ("cached", "cross-model"))
+    return headers["x-heliostat-prefill"], *counts
+
+
+async def test_a_context_is_computed_on_one_of_two_replicas(transport_cluster, client: AsyncOpenAI) -> None:
+    """What is saved of all three has to fit into the spec's small memory."""
+    session, context = f"one {transport_cluster.name}", prompt(160, 7)
+    answers = await asyncio.gather(
+        *(
+            asked(client, model, context + prompt(10, number), session)
+            for number, model in enumerate(("base", "spell", "spell"))
+        )
+    )
+    assert len({replica for replica, *_ in answers}) == 1
+    assert sorted(cached for _, cached, _ in answers) == [0, 160, 160]
+
+
+async def test_what_is_cached_is_told_before_a_chunked_prefill_is_done(
+    transport_cluster, client: AsyncOpenAI
+) -> None:
+    """With an early choice, the first token may be out before the prefill's answer is."""
+    session, beginning = f"early {transport_cluster.name}", prompt(320, 8)
+    assert (await asked(client, "base", beginning + prompt(10, 1), session))[1:] == (0, 0)
+    assert (await asked(client, "spell", beginning + prompt(150, 2), session))[1:] == (320, 320)
+    assert (await asked(client, "base", beginning + prompt(150, 3), session))[1:] == (320, 0)
+
+
 async def test_the_ledger_closes(transport_cluster, client: AsyncOpenAI) -> None:
     """Every ticket that was committed is over, once nothing runs: admitted, released or expired."""
     await generate(client, "base", prompt(50, 9))

@@ -109,7 +109,7 @@ CASES = {
     ),
     "a missing section": (
         change("transfer: {transport: shm}\nprefill:", "transfer: {transport: shm}\nprefil:"),
-        "1: prefill: missing; add it",
+        "1: prefill: missing; add it: Prefill pools, by name.",
     ),
     "a word for a number": (
         change("gpus: 1", "gpus: one"),
@@ -242,7 +242,7 @@ def test_a_misspelt_section_is_missing_and_unknown(findings: Findings) -> None:
     found = findings(change("transfer: {transport: shm}\nprefill:", "transfer: {transport: shm}\nprefil:"))
     known = "known keys: family, transfer, router, max_gpus, observability, prefill, decode, models"
     assert found == (
-        "1: prefill: missing; add it",
+        "1: prefill: missing; add it: Prefill pools, by name.",
         f"3: prefil: unknown key; did you mean `prefill`? ({known})",
     )
 

@@ -119,3 +119,15 @@ def test_all_findings_come_at_once(helm: Any, example: Example) -> None:
     values = changed(example("cpu-demo"), "spec/models/home/decode", "shard")
     said = refusal(helm, changed(values, "spec/models/home/prefill", "hone"))
     assert 'no decode pool "shard"' in said and 'no prefill pool "hone"' in said
+
+
+def test_the_schemas_words_on_the_page(helm: Any, example: Example, shown: str) -> None:
+    values = changed(example("cpu-demo"), "spec/decode/base/gpu", 1)
+    said = refusal(helm, changed(values, "spec/decode/base/gpus", "two"))
+    assert [line for line in shown.splitlines() if line not in said] == []
+
+
+def test_the_templates_words_on_the_page(helm: Any, example: Example, shown: str) -> None:
+    values = changed(example("cpu-demo"), "spec/models/home/decode", "shard")
+    said = refusal(helm, changed(values, "layout", "podPerReplica"))
+    assert [line for line in shown.splitlines() if line not in said] == []

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from docs.site.blocks import matches
 from heliostat.errors import (
     KVRefusedError,
     NoSpaceError,
@@ -286,3 +287,19 @@ def test_large_kv_arrives_in_parts_and_in_memory_that_was_used_before(make_side,
         reader.close()
         side.reader.release(f"{number}a", side.own.address(), Outcome.ADMITTED)
         assert read.layers == written.layers
+
+
+def refused(side) -> str:
+    boot = next(part for part in side.own.address().split("/") if "-" in part)
+    with pytest.raises(KVRefusedError) as caught:
+        side.reader.get(NAME, side.own.address().replace(boot, "another-boot"))
+    return str(caught.value)
+
+
+def test_the_page_has_the_words_for_shared_memory_elsewhere(make_side, shown: str) -> None:
+    assert matches(shown, refused(make_side("shm")))
+
+
+@pytest.mark.parametrize("transport", ["nixl", "nccl"])
+def test_the_page_has_the_words_for_a_loopback_elsewhere(make_side, transport: str, shown: str) -> None:
+    assert matches(shown, refused(make_side(transport)))

@@ -1,11 +1,11 @@
-"""The books, checked by hand; and who brought a cached prefix."""
+"""The books, checked by hand."""
 
 import pytest
 
 from heliostat.spec import Family, Model, Pool, Spec
-from heliostat.wire import Role
+from heliostat.wire import Adapter, Load, Role
 from router.accounts import Accounts, Outcome, Stage
-from router.cross_model import FirstModels
+from router.cross_model import Bringers
 from router.histogram import BOUNDS_MS, Histogram
 from router.trace import Trace
 
@@ -32,8 +32,28 @@ def trace(cached_tokens: int = 0) -> Trace:
     )  # fmt: skip
 
 
-def accounts(max_blocks: int = 1000) -> Accounts:
-    return Accounts(SPEC, lambda: 12.5, max_blocks)
+def accounts(bringers: Bringers | None = None) -> Accounts:
+    return Accounts(SPEC, lambda: 12.5, bringers)
+
+
+def load(replica: str = "p0", rate: float = 0.0) -> Load:
+    return Load(replica, 0, 0, 0, 0.0, 1, prefill_tokens_per_s=rate, domain="kv")
+
+
+def serve(
+    books: Accounts,
+    model: str,
+    cached_tokens: int = 0,
+    prompt: tuple[int, ...] = PROMPT,
+    replica: str = "p0",
+    adapter: Adapter | None = None,
+    rate: float = 0.0,
+) -> Trace:
+    """A request from the end of its prefill to its end."""
+    served = trace(cached_tokens)
+    books.prefilled(model, prompt[:-1], served, adapter, load(replica, rate))
+    books.ended(model, prompt, served, Outcome.FINISHED)
+    return served
 
 
 def seen(histogram: Histogram) -> list[tuple[float, int]]:
@@ -128,9 +148,10 @@ def test_an_unknown_model_counts_as_nothing() -> None:
 
 def test_a_prefix_of_another_model_is_counted() -> None:
     books = accounts()
-    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
+    serve(books, "math")
     # The same 80 tokens, then others: two whole blocks are shared, of which the replica had 48 tokens.
-    books.ended("code", (*PROMPT[:80], *range(500, 540)), trace(cached_tokens=48), Outcome.FINISHED)
+    served = serve(books, "code", 48, (*PROMPT[:80], *range(500, 540)))
+    assert served.cross_model_tokens == 48
     assert books.model("code").cross_model_tokens == 48
     assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 48
     assert books.model("math").cross_model_tokens == 0
@@ -138,44 +159,44 @@ def test_a_prefix_of_another_model_is_counted() -> None:
 
 def test_a_prefix_of_its_own_is_not() -> None:
     books = accounts()
-    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
-    books.ended("code", PROMPT, trace(), Outcome.FINISHED)  # on another replica: nothing was cached there
-    books.ended("math", PROMPT, trace(cached_tokens=99), Outcome.FINISHED)
-    assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 0
-    assert books.pool(Role.PREFILL, "shared").cached_tokens == 99
+    serve(books, "math")
+    serve(books, "code", replica="p1")  # nothing was cached there: it computes the prompt itself
+    assert serve(books, "math", 99).cross_model_tokens == 0
+    assert serve(books, "code", 99, replica="p1").cross_model_tokens == 0
+    assert books.pool(Role.PREFILL, "shared").cached_tokens == 2 * 99
+    assert serve(books, "code", 99).cross_model_tokens == 99
+
+
+def test_what_an_adapter_wrote_is_no_other_adapters() -> None:
+    books, writers = accounts(), (Adapter("a", "a"), Adapter("b", "b"))
+    serve(books, "math", adapter=writers[0])
+    serve(books, "code", adapter=writers[1])
+    assert serve(books, "code", 99, adapter=writers[1]).cross_model_tokens == 0
 
 
 def test_pools_do_not_share_prefixes() -> None:
     books = accounts()
-    books.ended("math", PROMPT, trace(), Outcome.FINISHED)
-    books.ended("alone", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
-    assert books.model("alone").cross_model_tokens == 0
+    serve(books, "math")
+    assert serve(books, "alone", 64).cross_model_tokens == 0
 
 
-def test_cached_blocks_are_nobodys_until_the_one_that_computed_them_is_over() -> None:
-    first = FirstModels()
-    # `math` computes the prompt and still decodes; `code` finds it and is over before.
-    assert first.cross_model_tokens("shared", "code", PROMPT, 100) == 0
-    assert len(first) == 0
-    assert first.cross_model_tokens("shared", "math", PROMPT, 0) == 0
-    assert first.cross_model_tokens("shared", "code", PROMPT, 100) == 100
-    assert first.cross_model_tokens("shared", "math", PROMPT, 100) == 0
+def test_a_prefill_is_booked_once_whatever_becomes_of_the_request() -> None:
+    books = accounts()
+    serve(books, "math")
+    cancelled = trace(cached_tokens=96)
+    books.prefilled("code", PROMPT[:-1], cancelled, None, load())
+    assert books.model("code").cross_model_tokens == 0, "until it is over"
+    books.ended("code", PROMPT, cancelled, Outcome.CANCELLED)
+    assert books.model("code").cross_model_tokens == 96
 
 
-def test_a_partly_filled_block_counts_its_own_tokens() -> None:
-    first = FirstModels()
-    first.cross_model_tokens("shared", "math", PROMPT[:40], 0)
-    assert first.cross_model_tokens("shared", "code", PROMPT[:40], 40) == 40
-
-
-def test_the_memory_of_first_models_is_bounded_and_keeps_what_is_used() -> None:
-    first = FirstModels(max_blocks=8)
-    system = tuple(range(64))
-    first.cross_model_tokens("shared", "math", system, 0)
-    for question in range(100):
-        prompt = (*system, *range(1000 * question, 1000 * question + 64))
-        assert first.cross_model_tokens("shared", "code", prompt, 64) == 64
-        assert len(first) <= 8
+def test_saved_time_is_reckoned_at_the_replicas_rate_or_the_last_of_its_pool() -> None:
+    books = accounts()
+    assert serve(books, "math", 64).saved_ms == 0, "no rate is known"
+    assert serve(books, "math", 64, rate=4000.0).saved_ms == pytest.approx(16.0)
+    assert serve(books, "code", 64, replica="p1", rate=8000.0).saved_ms == pytest.approx(8.0)
+    assert serve(books, "math", 64).saved_ms == pytest.approx(8.0)
+    assert serve(books, "alone", 64).saved_ms == 0, "another pool"
 
 
 def test_status_shows_quantiles_from_the_buckets() -> None:
@@ -202,11 +223,11 @@ def test_a_histogram_without_values_and_one_beyond_its_bounds() -> None:
 
 def test_a_model_that_comes_later_has_books_of_its_own_and_shares_from_then_on() -> None:
     books = accounts()
-    books.ended("late", PROMPT, trace(), Outcome.FINISHED)
-    books.ended("alone", PROMPT, trace(), Outcome.FINISHED)  # alone in its prefill pool: nobody to share with
+    serve(books, "late")
+    serve(books, "alone")  # alone in its prefill pool: nobody to share with
     books.add("late", Model(prefill="own", decode="idle"))
-    books.ended("late", PROMPT, trace(), Outcome.FINISHED)
-    books.ended("alone", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
+    serve(books, "late")
+    serve(books, "alone", 64)
     assert books.model("late").requests[Outcome.FINISHED] == 1
     assert books.model("alone").cross_model_tokens == 64
     assert books.pool(Role.DECODE, "idle").output_tokens == 21
@@ -225,10 +246,9 @@ def test_a_removed_models_last_requests_are_booked_and_no_pool_shrinks() -> None
 
 def test_a_prefill_pool_with_one_model_left_is_not_shared() -> None:
     books = accounts()
-    books.ended("code", PROMPT, trace(), Outcome.FINISHED)
+    serve(books, "code")
     books.remove("code")
-    books.ended("math", PROMPT, trace(cached_tokens=64), Outcome.FINISHED)
-    assert books.model("math").cross_model_tokens == 0
+    assert serve(books, "math", 64).cross_model_tokens == 0
 
 
 def test_a_name_that_comes_back_on_other_pools_moves_nothing() -> None:

@@ -66,6 +66,55 @@ def test_a_burst_of_one_prompt_spreads_when_waiting_is_dearer() -> None:
     assert max(count.values()) <= 30
 
 
+def ask_at_once(chooses: Chooser, context: tuple[int, ...], models: int, **hints: object) -> Counter[int]:
+    """So many models, each with a question of its own; where their prefills go before any has ended."""
+    questions = {f"{context[0]}-m{number}": prompt(60, f"{context[0]} {number}") for number in range(models)}
+    return Counter(
+        chooses.choose(POOL, call, PrefillRequest(call, call, context + question, **hints))[0]
+        for call, question in questions.items()
+    )
+
+
+def test_several_models_that_ask_about_one_context_at_once_have_it_computed_once() -> None:
+    context = prompt(2000, "context")
+    assert len(ask_at_once(chooser(Role.PREFILL)[0], context, 8, session="ctx")) == 1
+    assert len(ask_at_once(chooser(Role.PREFILL)[0], context, 8, reuse_soon=True)) == 1
+
+
+def test_without_a_word_from_the_client_each_idle_replica_computes_it_again() -> None:
+    """It costs nobody's time as long as they are idle; that it is asked again, only the client knows."""
+    assert len(ask_at_once(chooser(Role.PREFILL)[0], prompt(2000, "context"), 8)) == 8
+
+
+def test_a_context_goes_elsewhere_when_its_replica_is_overloaded() -> None:
+    chooses, board = chooser(Role.PREFILL)
+    context = prompt(2000, "context")
+    (home,) = ask_at_once(chooses, context, 1, session="ctx")
+    board.ended(f"{context[0]}-m0")
+    board.observe(report(POOL[home], 2, queued=3000))
+    assert set(ask_at_once(chooses, context, 4, session="ctx")) == {home}
+    for number in range(4):
+        board.ended(f"{context[0]}-m{number}")
+    board.observe(report(POOL[home], 3, queued=5000))
+    assert home not in ask_at_once(chooses, context, 1, session="ctx")
+
+
+def test_routers_that_do_not_know_of_each_other_compute_a_context_at_one_place() -> None:
+    homes = {
+        next(iter(ask_at_once(chooser(Role.PREFILL, seed)[0], prompt(2000, 0), 1, session="ctx")))
+        for seed in range(5)
+    }
+    assert len(homes) == 1
+
+
+def test_many_contexts_spread_over_the_pool() -> None:
+    chooses, _ = chooser(Role.PREFILL)
+    count: Counter[int] = Counter()
+    for number in range(64):
+        count += ask_at_once(chooses, prompt(2000, number), 4, session=f"ctx-{number}")
+    assert set(count.values()) == {32}
+
+
 def test_a_burst_of_decodes_spreads_evenly() -> None:
     chooses, _ = chooser(Role.DECODE)
     tokens = prompt(300, 1)

@@ -8,9 +8,19 @@ from dataclasses import dataclass, replace
 import pytest
 
 from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError, UnknownModelError
-from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenDelta, TokenFrame
+from heliostat.wire import (
+    Adapter,
+    DecodeRequest,
+    Load,
+    PrefillRequest,
+    PrefillResult,
+    Ticket,
+    TokenDelta,
+    TokenFrame,
+)
 from router.accounts import Outcome
-from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline
+from router.pipeline import GenerateRequest, Pipeline
+from router.progress import MAX_ATTEMPTS
 from router.route import Route
 from router.trace import Trace
 
@@ -19,7 +29,7 @@ OUTPUT = (7, 8, 9)
 
 
 class FakePrefillPool:
-    """Hands out tickets t1, t2, …; fails the first `failures` calls."""
+    """Hands out tickets t1, t2, …; fails the first `failures` calls. The cache holds more after each."""
 
     def __init__(self, failures: int = 0) -> None:
         self.requests: list[PrefillRequest] = []
@@ -35,13 +45,13 @@ class FakePrefillPool:
         ticket = Ticket(
             f"t{len(self.requests)}", "shm", "there", "d", "p", len(request.token_ids), 1, 64, "p0", 0.0
         )
-        return PrefillResult(ticket, LOAD, cached_tokens=2, save_ms=0.5)
+        return PrefillResult(ticket, LOAD, cached_tokens=len(self.requests) + 1, save_ms=0.5)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         result = await self.prefill(request)
         self.early = "begun"
         try:
-            yield replace(result, ticket=replace(result.ticket, streamed=True), cached_tokens=0)
+            yield replace(result, ticket=replace(result.ticket, streamed=True), save_ms=0.0)
             await self.computed.wait()
             self.early = "done"
             yield result
@@ -93,6 +103,7 @@ class FakeAdmission:
 
     def __init__(self, closed: bool = False) -> None:
         self.slots: list[FakeSlot] = []
+        self.asked: list[tuple[int, float | None, int]] = []
         self.inside = 0
         self._closed = closed
 
@@ -104,7 +115,9 @@ class FakeAdmission:
         max_tokens: int,
         priority: int = 0,
         deadline_s: float | None = None,
+        expected_tokens: int = 0,
     ) -> AsyncGenerator[FakeSlot, None]:
+        self.asked.append((priority, deadline_s, expected_tokens))
         if self._closed:
             raise OverloadedError("full", 2.0)
         self.slots.append(FakeSlot())
@@ -114,15 +127,22 @@ class FakeAdmission:
         finally:
             self.inside -= 1
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
-        return min(2, max_tokens)
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
+        return min(known or 2, max_tokens)
 
 
 class FakeBook:
-    """Remembers how requests ended."""
+    """Remembers how requests ended, and which prefills were said to have saved something."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
+        self.prefills: list[tuple[tuple[int, ...], int]] = []
+
+    def prefilled(
+        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
+    ) -> None:
+        self.prefills.append((token_ids, trace.cached_tokens))
+        trace.cross_model_tokens = trace.cached_tokens
 
     def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -265,6 +285,47 @@ async def test_the_trace_names_replicas_and_costs() -> None:
     trace = req.trace
     assert (trace.prefill_replica, trace.decode_replica) == ("replica", "replica")
     assert (trace.cached_tokens, trace.handoff_bytes, trace.save_ms, trace.load_ms) == (2, 64, 0.5, 0.25)
+
+
+async def test_what_a_prefill_saved_is_told_before_the_first_frame_and_once() -> None:
+    """The prefill after a failed handoff finds what the first one has computed, which saved nothing."""
+    book, req = FakeBook(), request()
+    pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool(failures=1))}, FakeAdmission(), book)
+    frames = pipe.generate(req)
+    await anext(frames)
+    assert book.prefills == [((0, 1, 2), 2)]
+    assert (req.trace.attempts, req.trace.cached_tokens, req.trace.cross_model_tokens) == (2, 2, 2)
+    await frames.aclose()
+
+
+async def test_an_early_choice_knows_what_was_saved_before_the_prefill_is_done() -> None:
+    book, req = FakeBook(), request()
+    pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, FakeAdmission(), book, early=True)
+    frames = pipe.generate(req)
+    await anext(frames)
+    assert book.prefills == [((0, 1, 2), 2)]
+    await frames.aclose()
+
+
+async def test_hints_reach_admission_and_both_legs() -> None:
+    prefill, decode, admission = (
+        FakePrefillPool(),
+        FakeDecodePool(failures=1, frames_first=1),
+        FakeAdmission(),
+    )
+    hinted = replace(
+        request(),
+        priority=-3,
+        deadline_s=1.5,
+        session="ctx",
+        expected_tokens=3,
+        reuse_soon=True,
+        max_tokens=8,
+    )
+    await tokens(Pipeline({"m": Route(prefill, decode)}, admission, FakeBook()), hinted)
+    assert admission.asked == [(-3, 1.5, 3)]
+    assert all((leg.session, leg.reuse_soon) == ("ctx", True) for leg in prefill.requests)
+    assert [leg.expected_tokens for leg in decode.requests] == [3, 2], "one of three has come"
 
 
 async def test_an_unknown_model_is_refused() -> None:

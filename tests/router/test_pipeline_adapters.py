@@ -16,7 +16,8 @@ from heliostat.wire import (
     TokenDelta,
     TokenFrame,
 )
-from router.pipeline import MAX_ATTEMPTS, GenerateRequest, Pipeline
+from router.pipeline import GenerateRequest, Pipeline
+from router.progress import MAX_ATTEMPTS
 from router.route import Route
 from router.trace import Trace
 
@@ -80,13 +81,14 @@ class OpenDoor:
         max_tokens: int,
         priority: int = 0,
         deadline_s: float | None = None,
+        expected_tokens: int = 0,
     ) -> AsyncGenerator["OpenDoor", None]:
         yield self
 
     def served(self, tokens: int) -> None:
         """Nothing is counted."""
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
         return max_tokens
 
 

@@ -145,7 +145,7 @@ class OpenDoor:
     def served(self, tokens: int) -> None:
         """Nobody counts."""
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
         return max_tokens
 
 

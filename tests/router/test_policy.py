@@ -143,6 +143,33 @@ def test_a_shared_prompt_makes_no_hot_spot() -> None:
     assert np.percentile(latencies, 95) < 1.5 * (shared + own) / rate
 
 
+CONTEXT = LegRequest(1000, session="ctx", returns=True)
+
+
+def test_of_equals_the_one_that_need_not_compute_is_first() -> None:
+    """To wait for a prompt that is being computed takes as long as to compute it elsewhere."""
+    being_computed = pool(3, queued_tokens=[0, 1000, 0], cached_tokens=[0, 1000, 0])
+    assert all(order("time_to_kv", being_computed, LegRequest(1000, draw=d))[0] == 1 for d in (0.0, 0.5, 0.9))
+
+
+def test_what_is_asked_again_is_waited_for_until_that_takes_twice_as_long() -> None:
+    for queued, best in ((1900, 0), (2100, 1)):
+        candidates = pool(3, queued_tokens=[queued, 0, 0], cached_tokens=[1000, 0, 0])
+        assert (order("time_to_kv", candidates, CONTEXT)[0] == 0) == (best == 0)
+    part = pool(3, queued_tokens=[900, 0, 0], cached_tokens=[1000, 600, 0])
+    assert order("time_to_kv", part, CONTEXT)[0] == 1, "the rest costs 400, twice, and the other's queue 900"
+
+
+def test_a_context_that_nobody_holds_has_one_home_in_all_routers() -> None:
+    idle = pool(10)
+    contexts = [replace(CONTEXT, session=f"ctx-{number}") for number in range(200)]
+    homes = [{order("time_to_kv", idle, replace(c, draw=d))[0] for d in (0.0, 0.5, 0.9)} for c in contexts]
+    assert all(len(home) == 1 for home in homes)
+    assert len(set.union(*homes)) == 10, "and contexts spread"
+    busy = replace(idle, queued_tokens=np.array([0.0 if number == 3 else 500.0 for number in range(10)]))
+    assert order("time_to_kv", busy, CONTEXT)[0] == 3, "among equals only"
+
+
 # Decode.
 
 

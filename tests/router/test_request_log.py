@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 
 import pytest
 
-from router.request_log import RequestLog
+from router.request_log import RequestLog, request_fields
+from router.trace import Trace
 from router.tracing.spans import HttpRequest
 
 PATH = "/v1/completions"
@@ -36,3 +38,27 @@ def test_nothing_is_made_below_the_level(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level(logging.WARNING, logger="router.request_log")
     RequestLog("json").write(HttpRequest(PATH, "r1", 1.0, ended_s=1.0))
     assert caplog.records == []
+
+
+def test_the_line_on_the_page_has_the_fields_of_a_request(shown: str) -> None:
+    trace = Trace(
+        model="home",
+        prefill_replica="prefill-home#lde5gfc9",
+        decode_replica="decode-base#c6465lgn",
+        prompt_tokens=20,
+        cached_tokens=19,
+        output_tokens=13,
+        handoff_bytes=262144,
+        attempts=1,
+        started_s=1.0,
+        admitted_s=1.1,
+        prefilled_s=1.2,
+        first_token_s=1.3,
+    )
+    request = HttpRequest(
+        "/v1/chat/completions", "r1", 1.0, trace_id="t1", status=200, ended_s=1.4, traces=[trace]
+    )
+    on_page = re.findall(r'"(\w+)": ', shown)
+    assert (
+        list(request_fields(request)) == on_page[on_page.index("request_id") : on_page.index("ttft_ms") + 1]
+    )

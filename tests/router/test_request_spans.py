@@ -90,7 +90,7 @@ class Door:
             raise OverloadedError("full", 2.0)
         yield Slot()
 
-    def expected_tokens(self, model: str, max_tokens: int) -> int:
+    def expected_tokens(self, model: str, max_tokens: int, known: int = 0) -> int:
         return 1
 
 

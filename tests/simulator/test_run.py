@@ -217,7 +217,7 @@ def test_no_replica_holds_more_kv_than_it_has(topology: str) -> None:
 )
 def test_options_change_the_run_and_lose_nobody(options: Options) -> None:
     # Enough of everything that there is something to choose, to wait for and to forget.
-    workload = Agents(rate_per_s=3.0, duration_s=8.0, output_tokens=(10, 150))
+    workload = Agents(rate_per_s=4.0, duration_s=8.0, output_tokens=(10, 150))
     spec = _spec(kv_tokens=3000, max_running=3)
     plain, other = (_run("spec", workload, made, spec=spec) for made in (None, options))
     assert (len(other.requests), other.unfinished) == (len(plain.requests), 0)

@@ -5,89 +5,30 @@ Sizes are waited for and never expected at a time. No request is lost, and every
 
 import asyncio
 import itertools
-import os
 import random
-import subprocess
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from ray.cluster_utils import Cluster as RayCluster
 
-from cluster.serve_environment import set_serve_environment
-from heliostat.specfile import load_spec
 from heliostat.wire import Role
 
 pytestmark = pytest.mark.nodes
 
 SPEC = Path(__file__).parent / "autoscaling.yaml"
-START_S, CHANGE_S = 180, 180
+CHANGE_S = 180
 CLIENTS = 24
-LOOPBACK = "127.0.0.2"
-"""A driver that is told 127.0.0.1 goes to the host's own address instead (Ray 2.60)."""
 
 HOME, MIRROR, BASE = (Role.PREFILL, "home"), (Role.PREFILL, "mirror"), (Role.DECODE, "base")
 
 
-SERVE = """
-import faulthandler, sys
-faulthandler.dump_traceback_later(120, exit=True)  # a start that hangs says where
-from pathlib import Path
-import ray
-from ray import serve
-from deployments.app import APP_NAME, ROUTE_PREFIX, build_applications
-from heliostat.specfile import load_spec
-
-ray.init(address=sys.argv[1], namespace="serve", logging_level="ERROR", log_to_driver=False)
-# On one host, proxies of several nodes would want the same port.
-serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
-serve.run_many(
-    [
-        serve.RunTarget(application, name=name, route_prefix=ROUTE_PREFIX if name == APP_NAME else None)
-        for name, application in build_applications(load_spec(Path(sys.argv[3]))).items()
-    ],
-    wait_for_ingress_deployment_creation=False,
-    wait_for_applications_running=False,
-)
-"""
-"""What `heliostat serve --ray ADDRESS` does, but for the proxies."""
-
-
 @pytest.fixture
-async def scaling(free_port, sim_client) -> AsyncIterator:
-    """The spec on a Ray of three nodes on this host: two replicas fit on each, or one and the router."""
-    before, port = dict(os.environ), free_port()
-    set_serve_environment()  # what Serve's processes on these nodes read
-    ray = RayCluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "node_ip_address": LOOPBACK, "include_dashboard": False},
-    )
-    try:
-        for _ in range(2):
-            ray.add_node(num_cpus=1, node_ip_address=LOOPBACK)
-        command = [sys.executable, "-c", SERVE, ray.address, f"{port}", str(SPEC)]
-        served = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
-        assert served.returncode == 0, served.stderr
-        async with AsyncExitStack() as stack:
-            sim = await sim_client(f"http://127.0.0.1:{port}", load_spec(SPEC), stack)
-            await sim.until(lambda: is_ready(sim), START_S)
-            yield sim
-    finally:
-        await asyncio.to_thread(ray.shutdown)
-        os.environ.clear()
-        os.environ.update(before)
-
-
-async def is_ready(sim) -> bool:
-    await asyncio.sleep(0.2)
-    try:
-        return (await sim.http.get("/ready")).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+async def scaling(nodes) -> AsyncIterator:
+    """Two replicas fit on each node, or one and the router."""
+    async with nodes(SPEC) as running:
+        yield running.sim
 
 
 def prompt(seed: object) -> list[int]:

@@ -1,0 +1,40 @@
+"""When a streamed answer came, and what that says of its tokens."""
+
+from dataclasses import dataclass
+
+from heliostat.client import Piece
+
+
+@dataclass(slots=True)
+class AnswerTimes:
+    """Stamps in seconds of one monotonic clock. `due_s`: when the request was due.
+
+    `pieces` counts those that say something: one may hold several tokens.
+    """
+
+    due_s: float
+    first_s: float | None = None
+    last_s: float | None = None
+    pieces: int = 0
+
+    def note(self, piece: Piece, now_s: float) -> None:
+        """It came now."""
+        self.first_s = now_s if self.first_s is None else self.first_s
+        self.last_s = now_s
+        self.pieces += bool(piece.text or piece.reasoning or piece.tool_calls)
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token, from when the request was due; None before it."""
+        return None if self.first_s is None else (self.first_s - self.due_s) * 1000
+
+    def tpot_ms(self, tokens: int) -> float | None:
+        """Time per output token after the first, of so many; None where there is no other."""
+        if self.first_s is None or self.last_s is None or tokens < 2:
+            return None
+        return (self.last_s - self.first_s) * 1000 / (tokens - 1)
+
+    def tokens_per_s(self, tokens: int) -> float | None:
+        """After the first token; None where there is no other, or all came at once."""
+        each_ms = self.tpot_ms(tokens)
+        return 1000 / each_ms if each_ms else None

@@ -1,0 +1,24 @@
+"""What `heliostat chat` may be told. Imports nothing heavy, so that other commands stay light."""
+
+import argparse
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whom to ask, and how."""
+    parser.add_argument("--model", metavar="NAME", help="whom to ask first (default: the only one there is)")
+    parser.add_argument(
+        "--url",
+        default=DEFAULT_URL,
+        help="a Heliostat cluster, or any other OpenAI-compatible server (default: %(default)s)",
+    )
+    parser.add_argument("--system", default="", metavar="TEXT", help="what all models are told beforehand")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0: always the likeliest token")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="of one answer, at most")
+    parser.add_argument(
+        "--session",
+        default="",
+        metavar="NAME",
+        help="the conversation's, for the router (default: by chance)",
+    )

@@ -1,0 +1,81 @@
+"""Bodies that are not what an endpoint takes: which part, what is wrong with it, and what was found there."""
+
+import re
+from collections.abc import Iterable
+from itertools import takewhile
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from heliostat.errors import InvalidRequestError
+from heliostat.findings import show
+from router.frontend.error_response import error_response
+
+MOST = 3
+"""Findings that are told."""
+
+_FIELD = re.compile(r"[a-z0-9_]+")
+_BRANCHES = frozenset(("str", "int", "float", "bool", "list", "dict", "tuple", "nullable"))
+"""What pydantic calls branches of a union in an error's place; others it writes with capitals or brackets."""
+
+_LAST = ("missing", "literal_error")
+"""What a wrong branch of a union says; its types say almost as little of the right one."""
+
+_TELLING = ("role", "type")
+"""What says which branch is meant. Where it is missing, nothing else matters."""
+
+
+async def invalid_body(request: Request, error: Exception) -> JSONResponse:
+    """pydantic's errors as one message, as short as they allow."""
+    assert isinstance(error, RequestValidationError | ValidationError)
+    # vLLM's check of the content type has a sentence in place of what pydantic says.
+    sentences = [("", each) for each in error.errors() if isinstance(each, str)]
+    findings = sentences or _findings(error.errors())
+    told = "; ".join(f"`{where}`: {what}" if where else what for where, what in findings[:MOST])
+    return error_response(told, InvalidRequestError.kind, InvalidRequestError.status, findings[0][0] or None)
+
+
+async def malformed_body(request: Request, error: Exception) -> JSONResponse:
+    """What vLLM's validators stumble over: they look into values before anybody has looked at their types."""
+    message = f"a value in the body is of the wrong type: {error}"
+    return error_response(message, InvalidRequestError.kind, InvalidRequestError.status)
+
+
+def _findings(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
+    """Places with what is wrong there. A value that fits no branch of a union fails all: one is told."""
+    best: dict[str, ErrorDetails] = {}
+    for details in sorted(errors, key=_rank):
+        best.setdefault(_value(details), details)
+    return [(".".join(_fields(details)), _what(details)) for details in best.values()]
+
+
+def _rank(details: ErrorDetails) -> tuple[int, int]:
+    """The deeper an error lies, the more of its branch was right."""
+    kind = details["type"]
+    if kind == "missing" and details["loc"][-1] in _TELLING:
+        return -len(_fields(details)), 0
+    last = 3 - _LAST.index(kind) if kind in _LAST else kind.endswith("_type")
+    return -len(_fields(details)), int(last)
+
+
+def _what(details: ErrorDetails) -> str:
+    what = details["msg"].removeprefix("Value error, ")
+    return what if details["type"] == "missing" else f"{what}; found {show(details['input'])}"
+
+
+def _value(details: ErrorDetails) -> str:
+    """Where the first union begins on the way to the error, or the error itself."""
+    parts = [str(part) for part in details["loc"]]
+    return ".".join(takewhile(_is_field, parts))
+
+
+def _fields(details: ErrorDetails) -> list[str]:
+    parts = [str(part) for part in details["loc"] if _is_field(str(part))]
+    return parts[1:] if parts[:1] == ["body"] else parts
+
+
+def _is_field(part: str) -> bool:
+    return part not in _BRANCHES and _FIELD.fullmatch(part) is not None

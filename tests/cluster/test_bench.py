@@ -1,0 +1,273 @@
+"""`heliostat bench` against a server that counts, refuses and forgets as it is told."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from openai_server import Asked, Exchange, Json, OpenAIServer
+from pty_terminal import WITHIN_S, Terminal
+
+from cluster.bench_transport import ManyConnections, transport_for
+from cluster.cli import main
+from heliostat import AsyncClient, UnreachableError
+
+AROUND = 3
+"""Tokens of the chat template; each letter is another."""
+
+
+class Ended(NamedTuple):
+    status: int
+    report: Json
+    out: str
+    err: str
+
+
+@dataclass
+class Answering:
+    """Answers with as many tokens as asked for, two in a piece.
+
+    After `holds_after` requests it answers none; `holding` is set when it has two of them.
+    """
+
+    server: OpenAIServer
+    counts: bool = True
+    knows_stream_options: bool = True
+    answers_with: Callable[[int], int] = lambda number: 200
+    holds_after: int | None = None
+    asked: list[Asked] = field(default_factory=list)
+    holding: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.server.always = self._answer
+        self.url = self.server.url
+
+    @property
+    def bodies(self) -> list[Json]:
+        """Without the set-up's own."""
+        return [each.body for each in self.asked if each.body["max_tokens"] > 1]
+
+    async def _answer(self, exchange: Exchange) -> None:
+        path = exchange.asked.path
+        if path == "/v1/models":
+            await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
+        elif path == "/tokenize" and self.counts:
+            body = exchange.asked.body
+            await exchange.answer({"count": AROUND + len(body["messages"][0]["content"]), "tokens": []})
+        elif path == "/v1/chat/completions":
+            await self._chat(exchange)
+        else:
+            await exchange.answer({"detail": "Not Found"}, 404)
+
+    async def _chat(self, exchange: Exchange) -> None:
+        body = exchange.asked.body
+        self.asked.append(exchange.asked)
+        number = len(self.bodies)
+        status = self.answers_with(number) if body["max_tokens"] > 1 else 200
+        if "stream_options" in body and not self.knows_stream_options:
+            await exchange.answer({"error": {"message": "unknown field: stream_options"}}, 400)
+        elif status != 200:
+            await exchange.answer({"error": {"message": f"no, {number}"}}, status)
+        elif self.holds_after is not None and number > self.holds_after:
+            if number == self.holds_after + 2:
+                self.holding.set()
+            await exchange.client_left()
+        else:
+            await self._stream(exchange, body)
+
+    async def _stream(self, exchange: Exchange, body: Json) -> None:
+        await exchange.head(x_heliostat_decode="decode-y#2", x_heliostat_cached_tokens="10")
+        tokens = body["max_tokens"]
+        for _ in range(0, tokens, 2):
+            await exchange.text("ab")
+        await exchange.text("", "length")
+        if "stream_options" in body:
+            prompt = AROUND + len(body["messages"][-1]["content"])
+            usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
+            await exchange.event({"choices": [], "usage": usage})
+        await exchange.event("[DONE]")
+        await exchange.end()
+
+
+@pytest.fixture
+def answering_server(server: OpenAIServer) -> Answering:
+    return Answering(server)
+
+
+@pytest.fixture
+def bench(
+    answering_server: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Awaitable[Ended]]:
+    """The command in a thread; the server is in this one."""
+
+    async def run(*args: str) -> Ended:
+        file = tmp_path / "report.json"
+        told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
+        status = await asyncio.to_thread(main, told)
+        out, err = capsys.readouterr()
+        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
+
+    return run
+
+
+BOTH = ("--model", "math", "--model", "code")
+
+
+async def test_a_closed_loop_over_two_models(bench, answering_server) -> None:
+    ended = await bench(*BOTH, "--requests", "20", "--prompt-tokens", "50", "--output-tokens", "9")
+    total = ended.report["total"]
+    assert ended.status == 0
+    assert [warning for warning in ended.report["warnings"] if "this program" not in warning] == []
+    assert (total["ok"], total["failed"], total["output_tokens"]) == (20, 0, 180)
+    assert (total["prompt_tokens_least"], total["prompt_tokens_most"]) == (50, 50)
+    assert (total["cached_tokens"], total["cross_model_tokens"]) == (200, 0)
+    assert {model: each["ok"] for model, each in ended.report["by_model"].items()} == {"math": 10, "code": 10}
+    assert 0 < total["ttft_ms"]["p50"] <= total["ttft_ms"]["p99"] <= total["e2e_ms"]["p99"]
+    assert total["tpot_ms"]["p50"] > 0
+    assert len({body["messages"][0]["content"] for body in answering_server.bodies}) == 20
+    assert {(body["ignore_eos"], body["temperature"]) for body in answering_server.bodies} == {(True, 0)}
+    assert "20 answered, 0 failed" in ended.out and "prompts" not in ended.err
+
+
+async def test_a_seed_repeats_what_was_asked(bench, answering_server) -> None:
+    first = await bench("--model", "math", "--requests", "6")
+    said = Counter(body["messages"][0]["content"] for body in answering_server.bodies)
+    await bench("--model", "math", "--requests", "6", "--seed", str(first.report["seed"]))
+    assert Counter(body["messages"][0]["content"] for body in answering_server.bodies) == said + said
+
+
+async def test_an_open_loop_with_a_warm_up_that_does_not_count(bench, answering_server) -> None:
+    ended = await bench("--model", "math", "--requests", "10", "--rate", "100", "--warmup", "5")
+    assert (ended.report["total"]["ok"], ended.report["warmup_ok"]) == (10, 5)
+    assert ended.report["lag"]["late_ms"]["p50"] >= 0
+    assert len({body["messages"][0]["content"] for body in answering_server.bodies}) == 15
+    assert "100 requests/s (Poisson)" in ended.out
+
+
+async def test_requests_of_a_session_share_a_prefix_and_a_name(bench, answering_server) -> None:
+    await bench(*BOTH, "--requests", "8", "--prompt-tokens", "60", "--shared-prefix-tokens", "40")
+    sessions: dict[str, list[Asked]] = {}
+    for each in answering_server.asked[1:]:
+        assert each.headers["x-heliostat-reuse"] == "soon"
+        sessions.setdefault(each.headers["x-heliostat-session"], []).append(each)
+    assert [len(found) for found in sessions.values()] == [2, 2, 2, 2], "whole ones, whatever the concurrency"
+    for found in sessions.values():
+        assert len({each.body["messages"][0]["content"][:40] for each in found}) == 1
+        assert {each.body["model"] for each in found} == {"math", "code"}
+
+
+async def test_failures_are_counted_and_not_asked_again(bench, answering_server) -> None:
+    answering_server.answers_with = lambda number: {0: 429, 1: 500, 2: 503}.get(number % 5, 200)
+    ended = await bench("--model", "math", "--requests", "20", "--slo-ttft-ms", "60000")
+    total = ended.report["total"]
+    assert (ended.status, total["ok"], total["failed"], total["good"]) == (1, 8, 12, 8)
+    assert {(each["kind"], each["status"]): each["count"] for each in total["errors"]} == {
+        ("OverloadedError", 429): 4,
+        ("RequestError", 500): 4,
+        ("PoolUnavailableError", 503): 4,
+    }
+    assert len(answering_server.bodies) == 20
+    assert "failed: 4 OverloadedError (429): no, " in ended.out
+    assert "40.0% kept TTFT 60000 ms" in ended.out
+
+
+async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> None:
+    answering_server.counts = answering_server.knows_stream_options = False
+    ended = await bench("--model", "math", "--requests", "5", "--output-tokens", "10")
+    assert "prompts have about 256 tokens, one a word" in ended.err
+    assert ended.report["total"]["output_tokens"] == 25, "pieces"
+    assert "5 of 5 answers came without a token count" in ended.out
+    assert all("ignore_eos" not in body for body in answering_server.bodies)
+
+
+async def test_a_connection_serves_one_request_after_the_other(bench, answering_server) -> None:
+    await bench("--model", "math", "--requests", "40", "--concurrency", "2")
+    assert answering_server.server.connections <= 8 + 2, "eight of the set-up's questions, and two streams"
+
+
+async def test_connections_are_given_back_whatever_becomes_of_a_request(server, answering) -> None:
+    async def dropped(exchange) -> None:
+        exchange.drop()
+
+    server.then(answering("one"), dropped, answering("two"), answering("three"))
+    async with AsyncClient(server.url, max_retries=0, transport=ManyConnections()) as client:
+        assert (await client.chat("m", "q")).text == "one"
+        with pytest.raises(UnreachableError):
+            await client.chat("m", "q")
+        assert [(await client.chat("m", "q")).text for _ in range(2)] == ["two", "three"]
+    assert server.connections == 2
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "here")
+    assert transport_for("http://there:8000/v1") is None
+    assert isinstance(transport_for("http://here:8000"), ManyConnections)
+
+
+async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"prompt": "하나"}\n{"prompt": "둘"}\n')
+    ended = await bench("--model", "math", "--requests", "4", "--dataset", str(file))
+    said = Counter(body["messages"][0]["content"] for body in answering_server.bodies)
+    assert said == {"하나": 2, "둘": 2}
+    assert "asked more than once" in ended.out
+    assert all("ignore_eos" not in body for body in answering_server.bodies)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--model", "mth"), "does not serve `mth`; did you mean `math`"),
+        ((), "say which model with --model"),
+        (("--model", "math", "--prompt-tokens", "3"), "have no room for a word: 3 are the template's"),
+        (("--model", "math", "--dataset", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
+        (("--model", "math", "--json", "nowhere/report.json"), "nowhere/report.json cannot be written"),
+    ],
+)
+async def test_what_cannot_be_measured_is_said_before_it_begins(
+    bench, answering_server, args: tuple[str, ...], message: str
+) -> None:
+    ended = await bench(*args)
+    assert ended.status == 1 and message in ended.err
+    assert answering_server.bodies == []
+
+
+async def test_nobody_there_is_said(bench, answering_server, unused_tcp_port) -> None:
+    ended = await bench("--url", f"http://127.0.0.1:{unused_tcp_port}", "--model", "math")
+    assert ended.status == 1 and "is `heliostat serve` running there?" in ended.err
+
+
+async def test_ctrl_c_prints_what_was_measured(answering_server) -> None:
+    answering_server.holds_after = 5
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cluster.cli", "bench", "--url", answering_server.url, "--model", "math"),
+        *("--concurrency", "2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    await asyncio.wait_for(answering_server.holding.wait(), WITHIN_S)
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == 130, err.decode()
+    assert "5 answered, 0 failed" in out.decode()
+    assert "interrupted, 2 had begun and are not counted" in out.decode()
+
+
+async def test_a_terminal_has_a_progress_bar(answering_server) -> None:
+    answering_server.holds_after = 30
+    terminal = Terminal("bench", "--url", answering_server.url, "--model", "math", "--requests", "60")
+    try:
+        assert "━" in await terminal.shows("30 answered, 0 failed")
+        terminal.type("\x03")
+        await terminal.shows("interrupted, 8 had begun")
+        assert await terminal.ends() == 130
+    finally:
+        terminal.close()
