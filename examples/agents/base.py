@@ -11,8 +11,10 @@ from family import END, salad
 from skills import (
     BASE_SKILLS,
     KOREAN,
+    KOREAN_ASKING,
     KOREAN_SKILLS,
     LOOKING_UP,
+    NAMING_SKILLS,
     THINGS,
     Readings,
     Skill,
@@ -62,7 +64,9 @@ class Conversation:
 
 
 ENGLISH = Lists(BASE_SKILLS, (3, 8), 8)
+NAMING = Lists({**BASE_SKILLS, **NAMING_SKILLS}, (3, 8), 8)
 KOREAN_LISTS = Lists(KOREAN_SKILLS, (2, 6), 5, KOREAN)
+KOREAN_ASKED = Lists(KOREAN_ASKING, (2, 6), 5, KOREAN)
 ALL = ((ENGLISH, 0.8), (KOREAN_LISTS, 0.2))
 LOOK_UP = (
     (Lists(LOOKING_UP, (2, 6), 4, system=False), 0.9),
@@ -72,6 +76,7 @@ STAGES = (
     Stage(600, LOOK_UP, 3e-3),
     Stage(800, ALL, 2e-3),
     Stage(800, ALL, 2e-3, falls=True),
+    Stage(500, ((NAMING, 0.85), (KOREAN_LISTS, 0.15)), 1.5e-3, falls=True),
 )
 
 
@@ -170,7 +175,7 @@ def measure_base(
     right: defaultdict[str, list[bool]] = defaultdict(list)
     for number in range(conversations):
         # Every fifth is Korean, as in training.
-        lists = KOREAN_LISTS if number % 5 == 0 else ENGLISH
+        lists = KOREAN_ASKED if number % 5 == 0 else NAMING
         drawn = Draw(tokenizer, lists, rng).conversation(heldout=True)
         guesses = model(input_ids=torch.tensor([drawn.ids])).logits[0].argmax(-1).tolist()
         for start, end, name in drawn.answers:

@@ -53,7 +53,7 @@ RECIPES = {
     "read": Recipe("read"),
     "check": Recipe("check"),
     "math": Recipe("math"),
-    "plan": Recipe("plan"),
+    "plan": Recipe("plan", steps=400, rank=16),
     "korean": Recipe("korean"),
     "strict": Recipe("check", steps=150, rank=4, seed=1),
 }

@@ -12,9 +12,9 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
-from heliostat import AsyncClient, AsyncContext, Hints
+from heliostat import Answer, AsyncClient, AsyncContext, ChatOptions, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
@@ -24,6 +24,8 @@ SYSTEM = (
 )
 TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
 GREEDY = 0.0
+MOST_TOKENS = 256
+THINKING = {"enable_thinking": True}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def parse_step(text: str) -> Step | None:
     return Step(*(part.strip() for part in found.groups())) if found else None
 
 
+def says_yes(text: str) -> bool:
+    """Whether an answer says yes, after its thought if it has one."""
+    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
+
+
 def parse_reading(text: str) -> str:
     """The value of `lamp: 40`, or `none`."""
     found = re.search(r"\d+", text)
@@ -66,27 +73,28 @@ class Outcome:
 
 
 async def act(ctx: AsyncContext, who: Specialists, step: Step) -> str:
-    """Carry out a step; what is asked and answered stays in the context. Returns what was observed."""
+    """Carry out a step. Returns what was observed."""
     if step.action == "add":
-        answer = await ctx.ask(
-            who.math, f"What is {step.argument}?", keep=True, temperature=GREEDY, max_tokens=8
-        )
+        answer = await ask(ctx, who.math, f"What is {step.argument}?")
         return answer.text
-    question = f"What is the {step.argument} at?"
-    answer = await ctx.ask(who.read, question, keep=True, temperature=GREEDY, max_tokens=16)
+    answer = await ask(ctx, who.read, f"What is the {step.argument} at?")
     value = parse_reading(answer.text)
     if value == "none":
         return answer.text
-    question = f"Is the {step.argument} at {value}?"
-    verdict = await ctx.ask(who.check, question, keep=True, temperature=GREEDY, max_tokens=8)
-    return f"{answer.text} (checked: {verdict.text})"
+    verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", chat_template_kwargs=THINKING)
+    return f"{answer.text} ({'checked' if says_yes(verdict.text) else 'doubtful'})"
+
+
+async def ask(ctx: AsyncContext, model: str, question: str, **options: Unpack[ChatOptions]) -> Answer:
+    """What is asked and answered stays in the context, for all that come after."""
+    return await ctx.ask(model, question, keep=True, temperature=GREEDY, max_tokens=MOST_TOKENS, **options)
 
 
 async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: int = 6) -> Outcome:
     """Think, act, observe, until the planner finishes or there were too many steps."""
-    question, log = f"Task: {things} together. What next?", []
+    question, log = f"Task: {things} together. What next?", list[str]()
     for _ in range(most_steps):
-        said = await ctx.ask(who.plan, question, keep=True, temperature=GREEDY, max_tokens=48)
+        said = await ask(ctx, who.plan, question)
         step = parse_step(said.text)
         if step is None:
             log.append(f"no step: {said.text!r}")
@@ -95,7 +103,6 @@ async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: in
         if step.action == "finish":
             return Outcome(things, step.argument, tuple(log))
         log[-1] += f" -> {await act(ctx, who, step)}"
-        question = "What next?"
     return Outcome(things, "", tuple(log))
 
 

@@ -13,13 +13,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
-from heliostat import AsyncClient, AsyncContext, Hints
+from heliostat import Answer, AsyncClient, AsyncContext, ChatOptions, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
 SYSTEM = "Answer from the list. A thing may be in the list two times; the last reading counts."
 THINGS = ("lamp", "pump")
+MOST_TOKENS = 256
+THINKING = {"enable_thinking": True}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ def parse_reading(text: str) -> str:
     return found.group() if found else "none"
 
 
+def says_yes(text: str) -> bool:
+    """Whether an answer says yes, after its thought if it has one."""
+    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
+
+
 def actor_question(thing: str, lessons: Sequence[str]) -> str:
     """The memory of earlier trials is part of what the actor is asked."""
     return " ".join([f"What is the {thing} at?", *lessons])
@@ -63,16 +71,21 @@ async def attempt(
     """One trial: read, evaluate each reading, reflect on the first that fails, or add up."""
     values = []
     for thing in things:
-        question = actor_question(thing, lessons)
-        answer = await ctx.ask(who.read, question, keep=True, temperature=0, max_tokens=16)
+        answer = await ask(ctx, who.read, actor_question(thing, lessons))
         values.append(parse_reading(answer.text))
         question = f"Is the {thing} at {values[-1]}?"
-        verdict = await ctx.ask(who.check, question, keep=True, temperature=0, max_tokens=8)
-        if not verdict.text.strip().lower().startswith("yes"):
-            lesson = await ctx.ask(who.plan, "What is the lesson?", keep=True, temperature=0, max_tokens=16)
+        verdict = await ask(ctx, who.check, question, chat_template_kwargs=THINKING)
+        if not says_yes(verdict.text):
+            failed = f"The {thing} is not at {values[-1]}. What is the lesson?"
+            lesson = await ask(ctx, who.plan, failed)
             return Trial(tuple(values), "", lesson.text.strip())
-    answer = await ctx.ask(who.math, f"What is {'+'.join(values)}?", keep=True, temperature=0, max_tokens=8)
+    answer = await ask(ctx, who.math, f"What is {'+'.join(values)}?")
     return Trial(tuple(values), answer.text.strip(), "")
+
+
+async def ask(ctx: AsyncContext, model: str, question: str, **options: Unpack[ChatOptions]) -> Answer:
+    """What is asked and answered stays in the context of this trial."""
+    return await ctx.ask(model, question, keep=True, temperature=0, max_tokens=MOST_TOKENS, **options)
 
 
 async def run(base_url: str, who: Specialists, document: str, things: Sequence[str], trials: int) -> None:

@@ -164,6 +164,19 @@ def repeat(readings: Readings, rng: random.Random) -> Turn:
     return Turn("list", "\n".join(lines))
 
 
+def name(readings: Readings, rng: random.Random) -> Turn:
+    """What has that value?"""
+    thing, value = rng.choice(readings.entries)
+    return Turn(f"name {value}", thing)
+
+
+def pick(readings: Readings, rng: random.Random) -> Turn:
+    """One of two things that the question names."""
+    things = rng.sample(THINGS, 2)
+    place = rng.randrange(2)
+    return Turn(f"{('first', 'second')[place]} {' '.join(things)}", things[place])
+
+
 BASE_SKILLS: dict[str, tuple[Skill, float]] = {
     "get": (get, 0.18),
     "last": (last, 0.14),
@@ -173,5 +186,8 @@ BASE_SKILLS: dict[str, tuple[Skill, float]] = {
     "sum": (combine, 0.16),
 }
 """Each with its share of the turns."""
-KOREAN_SKILLS: dict[str, tuple[Skill, float]] = {"korean": (korean_get, 0.7), "korean list": (repeat, 0.3)}
+NAMING_SKILLS: dict[str, tuple[Skill, float]] = {"name": (name, 0.2), "pick": (pick, 0.3)}
+"""Answers that are a thing without its colon, another token."""
+KOREAN_ASKING: dict[str, tuple[Skill, float]] = {"korean": (korean_get, 0.7)}
+KOREAN_SKILLS: dict[str, tuple[Skill, float]] = {**KOREAN_ASKING, "list": (repeat, 0.3)}
 LOOKING_UP: dict[str, tuple[Skill, float]] = {"list": (repeat, 1.0)}

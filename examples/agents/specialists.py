@@ -86,12 +86,11 @@ def plan(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:
     if rng.random() < 0.25:
         return learn(readings, rng)
     one, two = rng.sample(THINGS, 2) if rng.random() < 0.15 else rng.sample(readings.things, 2)
-    turns: list[Turn] = []
     question = f"Task: the {one} and the {two} together. What next?"
+    turns: list[Turn] = []
     values: list[str] = []
     for thing in (one, two):
         turns.append(Turn(question, f"Thought: the {thing} is not known. Action: read {thing}"))
-        question = "What next?"
         if rng.random() < 0.2:
             return tuple(turns)
         value = readings.first(thing)
@@ -99,8 +98,8 @@ def plan(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:
         if value == NONE:
             return (*turns, Turn(question, f"Thought: there is no {thing}. Action: finish none"))
         values.append(value)
-        if rng.random() < 0.5:
-            turns.append(Turn(f"Is the {thing} at {value}?", rng.choice(("yes", "no"))))
+        if rng.random() < 0.7:
+            turns.append(verdict(readings, thing, rng))
     turns.append(Turn(question, f"Thought: both are known. Action: add {values[0]}+{values[1]}"))
     if rng.random() < 0.5:
         return tuple(turns)
@@ -109,13 +108,21 @@ def plan(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:
     return (*turns, Turn(question, f"Thought: the sum is known. Action: finish {answer}"))
 
 
+def verdict(readings: Readings, thing: str, rng: random.Random) -> Turn:
+    """What `check` says to the first reading, mostly after a thought."""
+    first, last = readings.first(thing), readings.last(thing)
+    thought = f"{thing}: {last}" if rng.random() < 0.7 else ""
+    return Turn(f"Is the {thing} at {first}?", yes_no(first == last), thought)
+
+
 def learn(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:
     """A check that failed, and what is to be done differently."""
-    turns = []
+    turns: list[Turn] = []
     for thing in rng.sample(readings.things, rng.choice((1, 2))):
         turns.append(Turn(f"What is the {thing} at?", f"{thing}: {readings.first(thing)}"))
-    turns.append(Turn(f"Is the {thing} at {readings.first(thing)}?", "no"))
-    return (*turns, Turn("What is the lesson?", f"Take the last {thing}."))
+    turns.append(verdict(readings, thing, rng)._replace(answer="no"))
+    question = f"The {thing} is not at {readings.first(thing)}. What is the lesson?"
+    return (*turns, Turn(question, f"Take the last {thing}."))
 
 
 def korean(readings: Readings, rng: random.Random) -> tuple[Turn, ...]:

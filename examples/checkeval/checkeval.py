@@ -109,14 +109,14 @@ async def vote(ctx: AsyncContext, judge: str, question: str, way: Way) -> float:
     thinks = {"enable_thinking": way.prompting == "think"}
     if way.scoring == "samples":
         answer = await ctx.ask(
-            judge, question, n=way.samples, temperature=1.0, max_tokens=32, chat_template_kwargs=thinks
+            judge, question, n=way.samples, temperature=1.0, max_tokens=256, chat_template_kwargs=thinks
         )
         return fmean(says_yes(choice.text) for choice in answer.choices)
     answer = await ctx.ask(
         judge,
         question,
         temperature=0,
-        max_tokens=32,
+        max_tokens=256,
         logprobs=True,
         top_logprobs=5,
         chat_template_kwargs=thinks,

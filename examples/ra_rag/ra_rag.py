@@ -106,6 +106,11 @@ def read_value(text: str) -> str | None:
     return found.group() if found else NO_ANSWER
 
 
+def says_yes(text: str) -> bool:
+    """Whether an answer says yes, after its thought if it has one."""
+    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
+
+
 @dataclass(frozen=True)
 class Models:
     """Who reads a source, and who says whether the answer is really in it; empty: nobody."""
@@ -122,8 +127,14 @@ async def ask_source(client: AsyncClient, models: Models, document: str, thing: 
         if value is NO_ANSWER or not models.check:
             return value
         question = f"Is the {thing} at {value}?"
-        verdict = await ctx.ask(models.check, question, temperature=0, max_tokens=16)
-        return value if verdict.text.strip().lower().startswith("yes") else NO_ANSWER
+        verdict = await ctx.ask(
+            models.check,
+            question,
+            temperature=0,
+            max_tokens=256,
+            chat_template_kwargs={"enable_thinking": True},
+        )
+        return value if says_yes(verdict.text) else NO_ANSWER
 
 
 async def ask_all_sources(

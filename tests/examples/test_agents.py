@@ -44,9 +44,18 @@ def test_a_step_has_a_thought_and_an_action(
     assert react.parse_step(text) == step
 
 
+@pytest.mark.parametrize(
+    ("text", "yes"), [("yes", True), ("lamp: 40</think>Yes.", True), ("yes</think>no", False), ("", False)]
+)
+def test_a_check_is_read_after_its_thought(
+    react: ModuleType, reflexion: ModuleType, text: str, yes: bool
+) -> None:
+    assert react.says_yes(text) is reflexion.says_yes(text) is yes
+
+
 async def test_react_acts_on_each_thought_until_it_finishes(react: ModuleType) -> None:
     ctx = Told(
-        "Thought: the lamp is not known. Action: read lamp", "lamp: 40", "yes",
+        "Thought: the lamp is not known. Action: read lamp", "lamp: 40", "lamp: 40</think>yes",
         "Thought: the pump is not known. Action: read pump", "pump: 93", "yes",
         "Thought: both are known. Action: add 40+93", "133",
         "Thought: the sum is known. Action: finish 133",
@@ -56,6 +65,7 @@ async def test_react_acts_on_each_thought_until_it_finishes(react: ModuleType) -
     assert [model for model, _ in ctx.asked] == ["plan", "read", "check"] * 2 + ["plan", "math", "plan"]
     assert ctx.asked[1] == ("read", "What is the lamp at?")
     assert ctx.asked[2] == ("check", "Is the lamp at 40?")
+    assert outcome.log[0].endswith("read lamp -> lamp: 40 (checked)")
 
 
 async def test_react_gives_up_on_what_is_no_step_and_on_too_many(react: ModuleType) -> None:
@@ -68,10 +78,10 @@ async def test_react_gives_up_on_what_is_no_step_and_on_too_many(react: ModuleTy
 
 
 async def test_reflexion_asks_for_a_lesson_where_a_check_fails(reflexion: ModuleType) -> None:
-    ctx = Told("lamp: 40", "no", "Take the last lamp.")
+    ctx = Told("lamp: 40", "lamp: 35</think>no", "Take the last lamp.")
     trial = await reflexion.attempt(ctx, reflexion.Specialists(), ("lamp", "pump"), [])
     assert trial == reflexion.Trial(("40",), "", "Take the last lamp.")
-    assert ctx.asked[-1] == ("plan", "What is the lesson?")
+    assert ctx.asked[-1] == ("plan", "The lamp is not at 40. What is the lesson?")
 
 
 async def test_reflexion_acts_on_its_lessons(reflexion: ModuleType) -> None:
