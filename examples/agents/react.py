@@ -12,9 +12,9 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import NamedTuple
 
-from heliostat import Answer, AsyncClient, AsyncContext, ChatOptions, Hints
+from heliostat import Answer, AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
@@ -23,9 +23,7 @@ SYSTEM = (
     "Read from the list. Check with yes or no."
 )
 TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
-GREEDY = 0.0
 MOST_TOKENS = 256
-THINKING = {"enable_thinking": True}
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,20 @@ async def act(ctx: AsyncContext, who: Specialists, step: Step) -> str:
     value = parse_reading(answer.text)
     if value == "none":
         return answer.text
-    verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", chat_template_kwargs=THINKING)
+    verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", thinks=True)
     return f"{answer.text} ({'checked' if says_yes(verdict.text) else 'doubtful'})"
 
 
-async def ask(ctx: AsyncContext, model: str, question: str, **options: Unpack[ChatOptions]) -> Answer:
+async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
     """What is asked and answered stays in the context, for all that come after."""
-    return await ctx.ask(model, question, keep=True, temperature=GREEDY, max_tokens=MOST_TOKENS, **options)
+    return await ctx.ask(
+        model,
+        question,
+        keep=True,
+        temperature=0,
+        max_tokens=MOST_TOKENS,
+        chat_template_kwargs={"enable_thinking": thinks},
+    )
 
 
 async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: int = 6) -> Outcome:

@@ -13,16 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
 
-from heliostat import Answer, AsyncClient, AsyncContext, ChatOptions, Hints
+from heliostat import Answer, AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
 SYSTEM = "Answer from the list. A thing may be in the list two times; the last reading counts."
 THINGS = ("lamp", "pump")
 MOST_TOKENS = 256
-THINKING = {"enable_thinking": True}
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ async def attempt(
         answer = await ask(ctx, who.read, actor_question(thing, lessons))
         values.append(parse_reading(answer.text))
         question = f"Is the {thing} at {values[-1]}?"
-        verdict = await ask(ctx, who.check, question, chat_template_kwargs=THINKING)
+        verdict = await ask(ctx, who.check, question, thinks=True)
         if not says_yes(verdict.text):
             failed = f"The {thing} is not at {values[-1]}. What is the lesson?"
             lesson = await ask(ctx, who.plan, failed)
@@ -83,9 +81,16 @@ async def attempt(
     return Trial(tuple(values), answer.text.strip(), "")
 
 
-async def ask(ctx: AsyncContext, model: str, question: str, **options: Unpack[ChatOptions]) -> Answer:
+async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
     """What is asked and answered stays in the context of this trial."""
-    return await ctx.ask(model, question, keep=True, temperature=0, max_tokens=MOST_TOKENS, **options)
+    return await ctx.ask(
+        model,
+        question,
+        keep=True,
+        temperature=0,
+        max_tokens=MOST_TOKENS,
+        chat_template_kwargs={"enable_thinking": thinks},
+    )
 
 
 async def run(base_url: str, who: Specialists, document: str, things: Sequence[str], trials: int) -> None:
