@@ -287,6 +287,13 @@ def qsun_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def agents_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The one that the examples' READMEs start."""
+    with given_or_running(request, QUICKSTART.parent / "agents" / "cluster.yaml") as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def upgrade_cluster() -> Iterator[Cluster]:
     """Never a given one: its test leaves it with other weights."""

@@ -1,0 +1,154 @@
+"""A ReAct agent (arXiv 2210.03629) made of four specialists that work over one context.
+
+`plan` thinks and names the next action, `read` and `math` carry it out, `check` looks over what was read. All
+of them see the document and everything that was said; the cluster computes each part of that once.
+
+    python examples/agents/react.py --base-url http://127.0.0.1:8000
+"""
+
+import argparse
+import asyncio
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from heliostat import Answer, AsyncClient, AsyncContext, Hints
+from heliostat.errors import HeliostatError, UnknownModelError
+
+HERE = Path(__file__).parent
+SYSTEM = (
+    "Plan in one line as Thought: a few words. Action: read thing, or add value+value, or finish value. "
+    "Read from the list. Check with yes or no."
+)
+TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
+MOST_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Specialists:
+    """Which model has which part."""
+
+    plan: str = "plan"
+    read: str = "read"
+    math: str = "math"
+    check: str = "check"
+
+
+class Step(NamedTuple):
+    """What the planner wants."""
+
+    thought: str
+    action: str
+    argument: str
+
+
+def parse_step(text: str) -> Step | None:
+    """`Thought: … Action: read lamp`, or None if it is of another form."""
+    found = re.search(r"Thought:\s*(.*?)\.?\s*Action:\s*(read|add|finish)\s+([^\n.]+)", text, re.DOTALL)
+    return Step(*(part.strip() for part in found.groups())) if found else None
+
+
+def says_yes(text: str) -> bool:
+    """Whether an answer says yes, after its thought if it has one."""
+    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
+
+
+def parse_reading(text: str) -> str:
+    """The value of `lamp: 40`, or `none`."""
+    found = re.search(r"\d+", text)
+    return found.group() if found else "none"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer (empty: the agent gave up) and what was said on the way there."""
+
+    task: str
+    answer: str
+    log: tuple[str, ...]
+
+
+async def act(ctx: AsyncContext, who: Specialists, step: Step) -> str:
+    """Carry out a step. Returns what was observed."""
+    if step.action == "add":
+        answer = await ask(ctx, who.math, f"What is {step.argument}?")
+        return answer.text
+    answer = await ask(ctx, who.read, f"What is the {step.argument} at?")
+    value = parse_reading(answer.text)
+    if value == "none":
+        return answer.text
+    verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", thinks=True)
+    return f"{answer.text} ({'checked' if says_yes(verdict.text) else 'doubtful'})"
+
+
+async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
+    """What is asked and answered stays in the context, for all that come after."""
+    return await ctx.ask(
+        model,
+        question,
+        keep=True,
+        temperature=0,
+        max_tokens=MOST_TOKENS,
+        chat_template_kwargs={"enable_thinking": thinks},
+    )
+
+
+async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: int = 6) -> Outcome:
+    """Think, act, observe, until the planner finishes or there were too many steps."""
+    question, log = f"Task: {things} together. What next?", list[str]()
+    for _ in range(most_steps):
+        said = await ask(ctx, who.plan, question)
+        step = parse_step(said.text)
+        if step is None:
+            log.append(f"no step: {said.text!r}")
+            break
+        log.append(f"{step.thought} -> {step.action} {step.argument}")
+        if step.action == "finish":
+            return Outcome(things, step.argument, tuple(log))
+        log[-1] += f" -> {await act(ctx, who, step)}"
+    return Outcome(things, "", tuple(log))
+
+
+async def run(base_url: str, who: Specialists, document: str) -> None:
+    """All tasks at once, each in a fork of the context, so that the document is shared by all."""
+    async with (
+        AsyncClient(base_url) as client,
+        client.context(system=SYSTEM, documents=[document], hints=Hints(expected_tokens=12)) as ctx,
+    ):
+        forks = [ctx.fork() for _ in TASKS]
+        outcomes = await asyncio.gather(
+            *(solve(fork, who, task) for fork, task in zip(forks, TASKS, strict=True))
+        )
+    for outcome in outcomes:
+        print(f"{outcome.task}: {outcome.answer or 'gave up'}")
+        print("\n".join(f"  {line}" for line in outcome.log))
+    used = [fork.usage for fork in forks]
+    prompts, cached = sum(each.prompt_tokens for each in used), sum(each.cached_tokens for each in used)
+    brought = sum(each.cross_model_tokens for each in used)
+    print(
+        f"{sum(each.requests for each in used)} requests, {prompts} prompt tokens, {cached} of them cached,"
+    )
+    print(f"{brought} of these brought by another model")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description="A ReAct agent with four specialists over one context.")
+    parser.add_argument("--base-url", default="http://127.0.0.1:8000")
+    for part, name in vars(Specialists()).items():
+        parser.add_argument(f"--{part}", default=name, metavar="MODEL")
+    parser.add_argument("--document", type=Path, default=HERE / "house.txt")
+    told = parser.parse_args()
+    who = Specialists(told.plan, told.read, told.math, told.check)
+    try:
+        asyncio.run(run(told.base_url, who, told.document.read_text().strip()))
+    except UnknownModelError as error:
+        sys.exit(f"{error} (name yours with --plan, --read …, or serve examples/agents/cluster.yaml)")
+    except HeliostatError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
