@@ -1,4 +1,4 @@
-"""The examples run as their READMEs say, over one cluster of examples/agents/cluster.yaml."""
+"""The examples run as their README.md files say, over one cluster of examples/agents/cluster.yaml."""
 
 import re
 import subprocess
