@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCUMENT = (Path(__file__).parents[1] / "agents" / "house.txt").read_text().strip()
-SYSTEM = (
-    "Plan in one line as Thought: a few words. Action: read thing, or add value+value, or finish value. "
-    "Read from the list. Check with yes or no."
-)
+SYSTEM = "Plan in one line."
 OPENING = f"{SYSTEM}\n\n{DOCUMENT}"
 """The system message of every task: the context that all models and all tasks share."""
 

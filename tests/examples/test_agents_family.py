@@ -56,7 +56,7 @@ def test_provenance_names_the_committed_modules() -> None:
 def test_all_weights_together_are_small() -> None:
     sizes = {file.parent.name: file.stat().st_size for file in WEIGHTS.glob("*/*.safetensors")}
     assert sizes["base"] < 3.1e6
-    assert all(sizes[name] < 0.25e6 for name in SPECIALISTS)
+    assert all(sizes[name] < 1e6 for name in SPECIALISTS)
 
 
 @pytest.mark.parametrize("name", SPECIALISTS)

@@ -70,7 +70,7 @@ def test_the_agents_of_frameworks_say_what_the_plain_one_says() -> None:
     plain = (ROOT / "examples" / "agents" / "react.py").read_text()
     parts = (FOLDER / "agent_parts.py").read_text()
     for name in ("SYSTEM", "TASKS"):
-        (said,) = re.findall(rf"^{name} = (\(.*?\))$", plain, re.DOTALL | re.MULTILINE)
+        (said,) = re.findall(rf"^{name} = (\(.*?\)|\".*?\")$", plain, re.DOTALL | re.MULTILINE)
         assert f"{name} = {said}\n" in parts
     for function in ("parse_step", "parse_reading"):
         (source,) = re.findall(rf"^def {function}\(.*?\n(?=\n\n)", plain, re.DOTALL | re.MULTILINE)
