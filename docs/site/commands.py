@@ -32,7 +32,9 @@ def commands(text: str) -> Iterator[Words]:
 
 def problem(words: Words) -> str | None:
     """What its program's parser says against a command; None if nothing."""
-    name = re.sub(r"^\.venv/(integrations/)?bin/", "", words[0])
+    if words[0] == ".venv/integrations/bin/python":
+        return None if (ROOT / words[1]).is_file() else f"{words[1]} does not exist"  # its own environment's
+    name = words[0].removeprefix(".venv/bin/")
     if name.startswith("scripts/"):
         return _script(words)
     reader = READERS.get(name)

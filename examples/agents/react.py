@@ -18,8 +18,8 @@ from heliostat import Answer, AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
-# Larger models want to be told the form, as in: "Plan in one line as Thought: a few words. Action: read thing,
-# or add value+value, or finish value." These have learned it, and read a long instruction as part of their list.
+# Larger models want to be told the form, as in: "Plan in one line as Thought: a few words. Action: read
+# thing, or add value+value, or finish value." These have learned it; a long instruction confuses them.
 SYSTEM = "Plan in one line."
 TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
 MOST_TOKENS = 256
