@@ -80,7 +80,7 @@ def test_a_mix_of_promptings_covers_most(run: Run) -> None:
 
 def test_thinking_is_a_switch_of_each_request(run: Run) -> None:
     printed = run("thinking/thinking.py")
-    assert re.search(r"^thinking on: .*</think>\|1\|0\|4\|", printed, re.MULTILINE)
+    assert re.search(r"^thinking on: .*</think>\|\d\|\d\|\d\|", printed, re.MULTILINE)
     off, on = (int(right) for right in re.findall(r"^thinking \w+: (\d+) of 15 right", printed, re.MULTILINE))
     assert on > off
 
