@@ -491,17 +491,3 @@ def served_accuracy(client: AsyncOpenAI) -> Callable[[str, str], Awaitable[float
 def heldout(task: str) -> list[dict[str, str]]:
     lines = (QUICKSTART / "heldout" / f"{task}.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
-
-
-@pytest.fixture(scope="session")
-def python_of() -> Callable[[str], Path]:
-    """The interpreter of a framework's environment; without it the test is skipped, but fails in CI."""
-
-    def find(environment: str) -> Path:
-        python = QUICKSTART.parents[1] / ".venv" / environment / "bin" / "python"
-        if not python.exists():
-            reason = f".venv/{environment} is missing: scripts/install-integrations brings it"
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-        return python
-
-    return find

@@ -82,6 +82,20 @@ def relay(cluster) -> Iterator[Relay]:
     relay.close()
 
 
+@pytest.fixture(scope="session")
+def python_of() -> Callable[[str], Path]:
+    """The interpreter of such an environment; without it the test is skipped, but fails in CI."""
+
+    def find(environment: str) -> Path:
+        python = ROOT / ".venv" / environment / "bin" / "python"
+        if not python.exists():
+            reason = f".venv/{environment} is missing: scripts/install-integrations brings it"
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        return python
+
+    return find
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_prints_what_its_page_says(
     program: str, python_of: Callable[[str], Path], relay: Relay, tmp_path: Path

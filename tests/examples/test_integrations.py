@@ -63,15 +63,3 @@ def test_whoever_is_asked_besides_this_host_is_written_down(code: str, asked: st
         timeout=30,
     )
     assert file.read_text() == asked
-
-
-def test_the_agents_of_frameworks_say_what_the_plain_one_says() -> None:
-    """They cannot import it: it needs our client, and they need none."""
-    plain = (ROOT / "examples" / "agents" / "react.py").read_text()
-    parts = (FOLDER / "agent_parts.py").read_text()
-    for name in ("SYSTEM", "TASKS"):
-        (said,) = re.findall(rf"^{name} = (\(.*?\)|\".*?\")$", plain, re.DOTALL | re.MULTILINE)
-        assert f"{name} = {said}\n" in parts
-    for function in ("parse_step", "parse_reading"):
-        (source,) = re.findall(rf"^def {function}\(.*?\n(?=\n\n)", plain, re.DOTALL | re.MULTILINE)
-        assert source in parts
