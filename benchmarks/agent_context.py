@@ -33,6 +33,7 @@ from typing import Literal, NamedTuple
 from rich.console import Console
 
 from benchmarks.load import random_letters
+from benchmarks.measure import Side
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
 from benchmarks.server import running_cluster
 from benchmarks.sharing import TABLE_WIDTH, on_sigterm, positive
@@ -52,13 +53,6 @@ TURNS = 3
 AGENTS_AT_A_TIME = 2
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-class Side(NamedTuple):
-    """One way to serve the four specialists, and what they are called there."""
-
-    name: str
-    models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """What `heliostat bench` may be told. Imports nothing heavy, so that other commands stay light."""
 
 import argparse
-import math
 from pathlib import Path
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from cluster.flag_types import count, natural, not_negative, positive
+from cluster.serve_args import DEFAULT_URL
+
 DEFAULT_REQUESTS = 100
 DEFAULT_CONCURRENCY = 8
 
@@ -32,7 +33,7 @@ def _whom(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--zipf",
-        type=_not_negative,
+        type=not_negative,
         metavar="S",
         help="skew of the models' popularity, the first leading (default: each in turn)",
     )
@@ -44,7 +45,7 @@ def _whom(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--timeout",
-        type=_positive,
+        type=positive,
         default=60.0,
         metavar="S",
         help="a request fails when nothing comes for so long (default: 60)",
@@ -53,49 +54,47 @@ def _whom(group: argparse._ArgumentGroup) -> None:
 
 def _load(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
+    length.add_argument("--requests", type=count, metavar="N", help=f"how many (default: {DEFAULT_REQUESTS})")
     length.add_argument(
-        "--requests", type=_count, metavar="N", help=f"how many (default: {DEFAULT_REQUESTS})"
-    )
-    length.add_argument(
-        "--duration", type=_positive, metavar="S", help="seconds in which requests begin; all are finished"
+        "--duration", type=positive, metavar="S", help="seconds in which requests begin; all are finished"
     )
     loop = group.add_mutually_exclusive_group()
     loop.add_argument(
         "--concurrency",
-        type=_count,
+        type=count,
         default=DEFAULT_CONCURRENCY,
         metavar="N",
         help="closed loop: so many at a time, each followed by the next (default: %(default)s)",
     )
     loop.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         metavar="R",
         help="open loop: so many begin per second (Poisson), whatever becomes of them",
     )
     group.add_argument(
-        "--warmup", type=_natural, default=0, metavar="N", help="requests before, not counted (default: 0)"
+        "--warmup", type=natural, default=0, metavar="N", help="requests before, not counted (default: 0)"
     )
 
 
 def _prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prompt-tokens",
-        type=_count,
+        type=count,
         default=256,
         metavar="N",
         help="of random words (default: %(default)s)",
     )
     group.add_argument(
         "--shared-prefix-tokens",
-        type=_natural,
+        type=natural,
         default=0,
         metavar="N",
         help="so many of them, at the beginning, are those of all requests of a session (default: 0)",
     )
     group.add_argument(
         "--requests-per-session",
-        type=_count,
+        type=count,
         metavar="N",
         help="to the models in turn (default: one for each model, 4 for a single one)",
     )
@@ -107,45 +106,17 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--output-tokens",
-        type=_count,
+        type=count,
         default=64,
         metavar="N",
         help="of each answer, at most; exactly where the server can be told so (default: %(default)s)",
     )
     group.add_argument(
-        "--seed", type=_natural, metavar="N", help="of all that is drawn (default: by chance, and said)"
+        "--seed", type=natural, metavar="N", help="of all that is drawn (default: by chance, and said)"
     )
 
 
 def _output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--slo-ttft-ms", type=_positive, metavar="MS", help="for goodput")
-    group.add_argument("--slo-tpot-ms", type=_positive, metavar="MS", help="for goodput")
+    group.add_argument("--slo-ttft-ms", type=positive, metavar="MS", help="for goodput")
+    group.add_argument("--slo-tpot-ms", type=positive, metavar="MS", help="for goodput")
     group.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if (number := _natural(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
-    return value
-
-
-def _positive(text: str) -> float:
-    if (value := _not_negative(text)) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from cluster.flag_types import count
+
 ROUNDS = 5
 
 
@@ -13,11 +15,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pool", help="a decode pool instead; the first model that names it is measured")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="calibration file (JSON)")
     parser.add_argument(
-        "--rounds", type=_positive, default=ROUNDS, help="medians are over so many (default: %(default)s)"
+        "--rounds", type=count, default=ROUNDS, help="medians are over so many (default: %(default)s)"
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive whole number")
-    return number

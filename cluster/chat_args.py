@@ -2,7 +2,7 @@
 
 import argparse
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from cluster.serve_args import DEFAULT_URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,6 @@
 """What a line of a chat means: a question, or a command that begins with a slash."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from heliostat.errors import HeliostatError
 from heliostat.findings import did_you_mean
@@ -47,6 +46,3 @@ def read(line: str) -> Ask | Do | None:
     if name == "/model" and not argument:
         raise HeliostatError("/model wants a name; /models lists them")
     return Do(name[1:], argument.strip())
-
-
-Line: TypeAlias = Ask | Do

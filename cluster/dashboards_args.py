@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
+from cluster.serve_args import DEFAULT_URL
+
 TOKEN_VARIABLE = "GRAFANA_TOKEN"
 DEFAULT_FOLDER = "Heliostat"
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,8 @@ Imports neither torch nor transformers, so that other commands stay light.
 import argparse
 from pathlib import Path
 
+from cluster.flag_types import not_negative, positive
+
 METHODS = ("sun", "qsun", "prefillshare", "icarus", "full")
 
 
@@ -49,7 +51,7 @@ def _adapter(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--lora", type=_count, metavar="RANK", help="train a LoRA (icarus: always, default 16)"
     )
-    group.add_argument("--lora-alpha", type=_positive, metavar="A", help="scale (default: twice the rank)")
+    group.add_argument("--lora-alpha", type=positive, metavar="A", help="scale (default: twice the rank)")
     group.add_argument(
         "--lora-targets",
         metavar="NAME,…",
@@ -59,7 +61,7 @@ def _adapter(group: argparse._ArgumentGroup) -> None:
 
 def _training(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_positive, default=3.0, metavar="N", help="(default: %(default)s)")
+    length.add_argument("--epochs", type=positive, default=3.0, metavar="N", help="(default: %(default)s)")
     length.add_argument("--steps", type=_count, metavar="N", help="optimizer steps, instead of epochs")
     group.add_argument("--batch-size", type=_count, default=16, metavar="N", help="(default: %(default)s)")
     group.add_argument(
@@ -71,7 +73,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--learning-rate",
-        type=_positive,
+        type=positive,
         metavar="R",
         help="at its peak (default: 2e-5; with an adapter 2e-4)",
     )
@@ -84,7 +86,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
         default="cosine",
         help="from the peak; cosine falls to 5 %% (default: %(default)s)",
     )
-    group.add_argument("--weight-decay", type=_not_negative, default=0.0, metavar="W", help="(default: 0)")
+    group.add_argument("--weight-decay", type=not_negative, default=0.0, metavar="W", help="(default: 0)")
     group.add_argument("--seed", type=_natural, default=0, metavar="N", help="(default: %(default)s)")
     group.add_argument(
         "--precision",
@@ -105,20 +107,6 @@ def _run(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of OUT.partial"
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
 
 
 def _share(text: str) -> float:

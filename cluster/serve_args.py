@@ -5,6 +5,8 @@ from pathlib import Path
 
 DEFAULT_PORT = 8000
 DEFAULT_HOST = "127.0.0.1"
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+"""Where a cluster of `heliostat serve` listens."""
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +31,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:
     """Whom to ask."""
-    parser.add_argument("--url", default=f"http://{DEFAULT_HOST}:{DEFAULT_PORT}", help="default: %(default)s")
+    parser.add_argument("--url", default=DEFAULT_URL, help="default: %(default)s")
     _add_json(parser)
 
 

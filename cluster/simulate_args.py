@@ -6,6 +6,8 @@ Imports nothing of the simulator, so that other commands stay light.
 import argparse
 from pathlib import Path
 
+from cluster.flag_types import positive
+
 DEFAULT_SLO = "ttft=2s,tpot=25ms"
 
 
@@ -30,17 +32,17 @@ def _workload(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--rate",
-        type=_positive,
+        type=positive,
         nargs="+",
         metavar="R",
         help="sessions per second, a single request being a session; several rates are a sweep",
     )
     group.add_argument(
-        "--duration", type=_positive, metavar="S", help="seconds; of a trace, in its own time (default: 600)"
+        "--duration", type=positive, metavar="S", help="seconds; of a trace, in its own time (default: 600)"
     )
     group.add_argument("--trace", type=Path, metavar="PATH", help="a trace to replay")
     group.add_argument(
-        "--speed", type=_positive, nargs="+", metavar="X", help="2 replays a trace twice as fast; or a sweep"
+        "--speed", type=positive, nargs="+", metavar="X", help="2 replays a trace twice as fast; or a sweep"
     )
     group.add_argument(
         "--zipf",
@@ -93,7 +95,7 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--start",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="with --autoscale: seconds that a replica takes to start (default: the pools' start_s)",
     )
@@ -122,13 +124,6 @@ def _question(group: argparse._ArgumentGroup) -> None:
 def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="machine-readable")
     group.add_argument("--plots", type=Path, metavar="DIR", help="write pictures (SVG) there")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
 
 
 def _count(text: str) -> int:

@@ -43,7 +43,7 @@ def application_names(spec: Spec) -> dict[str, str]:
 
 def is_our_application(name: str) -> bool:
     """Whether a Serve application of that name is one of ours, whatever the spec."""
-    return name == APP_NAME or name.startswith(tuple(f"{application_name(role, '')}" for role in Role))
+    return name == APP_NAME or name.startswith(tuple(application_name(role, "") for role in Role))
 
 
 def application_label(name: str) -> str:

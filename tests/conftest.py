@@ -5,7 +5,6 @@ import asyncio
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from docs.site.blocks import shown_by
+from docs.site.blocks import shown_by, snippets
+from docs.site.running import PAGES_URL
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -109,15 +109,10 @@ def run_page() -> RunPage:
         return asyncio.run(run_all(page, url))
 
     async def run_all(page: str, url: str) -> list[tuple[str, str]]:
-        snippets = re.findall(
-            r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?",
-            (ROOT / page).read_text(),
-            re.DOTALL | re.MULTILINE,
-        )
         names: dict[str, object] = {}
         outputs = []
-        for source, expected in snippets:
-            source = source.replace("http://127.0.0.1:8000", url)
+        for source, expected in snippets(page):
+            source = source.replace(PAGES_URL, url)
             code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             printed = io.StringIO()
             with redirect_stdout(printed):

@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 from docs.site.pages import pages
@@ -94,6 +95,13 @@ def output_of(block: Block) -> str | None:
     """The text right behind it that says what it prints, if there is one."""
     later = [each for each in blocks(block.page) if each.line > block.line]
     return later[0].text if later and later[0].kind == "output" else None
+
+
+def snippets(page: str) -> Iterator[tuple[str, str]]:
+    """Each python block of a page, with the text right behind it, or with an empty one."""
+    for block, behind in zip_longest(blocks(page), blocks(page)[1:]):
+        if block.language == "python":
+            yield block.text, behind.text if behind and behind.language == "text" else ""
 
 
 def matches(expected: str, printed: str) -> bool:

@@ -8,16 +8,19 @@ syllable takes three tokens, and a stream may break inside it.
 import json
 import random
 import string
+import sys
+from pathlib import Path
 
 import torch
 from skills import THINGS
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
-END, UNKNOWN = "<|end|>", "<unk>"
+sys.path.insert(0, str(Path(__file__).parents[1] / "quickstart"))
+
+from tiny_llama import END, ROLES, UNKNOWN, chat_tokenizer, untrained_model
+
 THINK = ["<think>", "</think>"]
-MAX_POSITIONS = 2048
 LETTERS = string.ascii_letters + string.punctuation
 # fmt: off
 WORDS = (
@@ -75,39 +78,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([UNKNOWN, END, *ROLES])
     # Not special: a client that asks for plain text is to see where a thought ends.
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in THINK])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=UNKNOWN,
-        eos_token=END,
-        pad_token=END,
-        additional_special_tokens=ROLES,
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=MAX_POSITIONS,
-    )
+    return chat_tokenizer(tokenizer, CHAT_TEMPLATE)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of about 0.7 million parameters, in the quickstart's geometry."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=MAX_POSITIONS,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+    """The quickstart's Llama, with first weights of another size."""
+    model = untrained_model(tokenizer)
     spread(model)
     return model
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from heliostat import Answer, AsyncClient, AsyncContext, Hints
+from crew import Specialists, ask, parse_reading, says_yes
+
+from heliostat import AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
@@ -22,17 +24,6 @@ HERE = Path(__file__).parent
 # thing, or add value+value, or finish value." These have learned it; a long instruction confuses them.
 SYSTEM = "Plan in one line."
 TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
-MOST_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class Specialists:
-    """Which model has which part."""
-
-    plan: str = "plan"
-    read: str = "read"
-    math: str = "math"
-    check: str = "check"
 
 
 class Step(NamedTuple):
@@ -47,17 +38,6 @@ def parse_step(text: str) -> Step | None:
     """`Thought: … Action: read lamp`, or None if it is of another form."""
     found = re.search(r"Thought:\s*(.*?)\.?\s*Action:\s*(read|add|finish)\s+([^\n.]+)", text, re.DOTALL)
     return Step(*(part.strip() for part in found.groups())) if found else None
-
-
-def says_yes(text: str) -> bool:
-    """Whether an answer says yes, after its thought if it has one."""
-    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
-
-
-def parse_reading(text: str) -> str:
-    """The value of `lamp: 40`, or `none`."""
-    found = re.search(r"\d+", text)
-    return found.group() if found else "none"
 
 
 @dataclass(frozen=True)
@@ -80,18 +60,6 @@ async def act(ctx: AsyncContext, who: Specialists, step: Step) -> str:
         return answer.text
     verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", thinks=True)
     return f"{answer.text} ({'checked' if says_yes(verdict.text) else 'doubtful'})"
-
-
-async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
-    """What is asked and answered stays in the context, for all that come after."""
-    return await ctx.ask(
-        model,
-        question,
-        keep=True,
-        temperature=0,
-        max_tokens=MOST_TOKENS,
-        chat_template_kwargs={"enable_thinking": thinks},
-    )
 
 
 async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: int = 6) -> Outcome:

@@ -8,29 +8,19 @@ the cluster has in its cache, with the lessons of the earlier trials in the acto
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heliostat import Answer, AsyncClient, AsyncContext, Hints
+from crew import Specialists, ask, parse_reading, says_yes
+
+from heliostat import AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
 SYSTEM = "Answer from the list. A thing may be in the list two times; the last reading counts."
 THINGS = ("lamp", "pump")
-MOST_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class Specialists:
-    """Which model has which part."""
-
-    read: str = "read"
-    math: str = "math"
-    check: str = "check"
-    plan: str = "plan"
 
 
 @dataclass(frozen=True)
@@ -40,17 +30,6 @@ class Trial:
     readings: tuple[str, ...]
     answer: str
     lesson: str
-
-
-def parse_reading(text: str) -> str:
-    """The value of `lamp: 40`, or `none`."""
-    found = re.search(r"\d+", text)
-    return found.group() if found else "none"
-
-
-def says_yes(text: str) -> bool:
-    """Whether an answer says yes, after its thought if it has one."""
-    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
 
 
 def actor_question(thing: str, lessons: Sequence[str]) -> str:
@@ -79,18 +58,6 @@ async def attempt(
             return Trial(tuple(values), "", lesson.text.strip())
     answer = await ask(ctx, who.math, f"What is {'+'.join(values)}?")
     return Trial(tuple(values), answer.text.strip(), "")
-
-
-async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
-    """What is asked and answered stays in the context of this trial."""
-    return await ctx.ask(
-        model,
-        question,
-        keep=True,
-        temperature=0,
-        max_tokens=MOST_TOKENS,
-        chat_template_kwargs={"enable_thinking": thinks},
-    )
 
 
 async def run(base_url: str, who: Specialists, document: str, things: Sequence[str], trials: int) -> None:
@@ -125,7 +92,7 @@ def main() -> None:
     parser.add_argument("--things", nargs="+", default=THINGS)
     parser.add_argument("--trials", type=int, default=4)
     told = parser.parse_args()
-    who = Specialists(told.read, told.math, told.check, told.plan)
+    who = Specialists(told.plan, told.read, told.math, told.check)
     document = told.document.read_text().strip()
     try:
         asyncio.run(run(told.base_url, who, document, told.things, told.trials))

@@ -20,17 +20,15 @@ from pathlib import Path
 
 import torch
 from tasks import BASE_TASKS, MODULE_TASKS, Sample, Task, heldout_samples, render_prompt, training_sample
+from tiny_llama import END, ROLES, UNKNOWN, chat_tokenizer, untrained_model
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from finetune.cache_conditioned import Batch, Recipe, cache_conditioned_loss, collate, train_only
 from finetune.exact_match import ExactMatch, exact_match
 
-ROLES = ["<|system|>", "<|user|>", "<|assistant|>"]
-END = "<|end|>"
-UNKNOWN = "<unk>"
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role not in ['system', 'user', 'assistant', 'tool'] -%}
@@ -41,7 +39,6 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}
 """
-MAX_POSITIONS = 2048
 BATCH_SIZE = 64
 # Shares of the batches that open with a system message or an earlier turn. A whole batch has it or has not,
 # so that short batches stay short.
@@ -101,40 +98,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token=UNKNOWN,
-        eos_token=END,
-        pad_token=END,
-        additional_special_tokens=ROLES,
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=MAX_POSITIONS,
-    )
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of about 0.6 million parameters; heads of 32 because vLLM's CPU attention wants a multiple."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=MAX_POSITIONS,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    return model
+    return chat_tokenizer(tokenizer, CHAT_TEMPLATE)
 
 
 class Maker:
@@ -219,7 +183,7 @@ def write_heldout(path: Path, samples: Sequence[Sample]) -> None:
 
 def make_base(maker: Maker, out: Path) -> tuple[LlamaForCausalLM, dict[str, object]]:
     """Train, measure and save the base on its eight tasks."""
-    base = build_model(maker.tokenizer)
+    base = untrained_model(maker.tokenizer)
     maker.train("base", (base, base), list(base.parameters()), list(BASE_TASKS.values()), BASE_SCHEDULE)
     each = MEASURED_SAMPLES // len(BASE_TASKS)
     by_task = {

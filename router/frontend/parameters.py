@@ -5,6 +5,7 @@ docs/openai.md has the whole list. vLLM takes any field that it does not know, a
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from pydantic import BaseModel, ValidationError
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -95,11 +96,17 @@ def _check(body: ChatCompletionRequest | CompletionRequest) -> None:
         # One that vLLM does not know may mean something by being there at all, and be empty.
         if extra[name] is not None if name in extra else getattr(body, name):
             raise _unsupported(name, REFUSED[name])
-    own = (name for name, kind in OWN.items() if isinstance(body, kind))
-    known = {*type(body).model_fields, *IGNORED, *REFUSED, *own}
+    kind: type[BaseModel] = type(body)
+    known = _known(kind)
     for name in extra:
         if name not in known:
             raise _unknown(name, known - REFUSED.keys())
+
+
+@cache
+def _known(kind: type[BaseModel]) -> frozenset[str]:
+    own = (name for name, takes in OWN.items() if issubclass(kind, takes))
+    return frozenset((*kind.model_fields, *IGNORED, *REFUSED, *own))
 
 
 def _parts(content: Iterable[object]) -> list[object]:

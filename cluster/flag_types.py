@@ -1,0 +1,36 @@
+"""Numbers on a command line, as argparse takes them: what is out of bounds is said in words."""
+
+import argparse
+import math
+
+
+def natural(text: str) -> int:
+    """0 or more, in digits."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 on")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """1 or more, in digits."""
+    if (number := natural(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """A finite number, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    if (value := not_negative(text)) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
