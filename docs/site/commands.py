@@ -32,7 +32,7 @@ def commands(text: str) -> Iterator[Words]:
 
 def problem(words: Words) -> str | None:
     """What its program's parser says against a command; None if nothing."""
-    if words[0] == ".venv/integrations/bin/python":
+    if re.fullmatch(r"\.venv/integrations(-\w+)?/bin/python", words[0]):
         return None if (ROOT / words[1]).is_file() else f"{words[1]} does not exist"  # its own environment's
     name = words[0].removeprefix(".venv/bin/")
     if name.startswith("scripts/"):

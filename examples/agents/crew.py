@@ -1,11 +1,10 @@
-"""The four specialists of both agents: who they are, how they are asked, and how their answers are read."""
+"""The four specialists of both agents, and how they are asked."""
 
-import re
 from dataclasses import dataclass
 
-from heliostat import Answer, AsyncContext
+from words import MOST_TOKENS
 
-MOST_TOKENS = 256
+from heliostat import Answer, AsyncContext
 
 
 @dataclass(frozen=True)
@@ -16,17 +15,6 @@ class Specialists:
     read: str = "read"
     math: str = "math"
     check: str = "check"
-
-
-def says_yes(text: str) -> bool:
-    """Whether an answer says yes, after its thought if it has one."""
-    return text.rpartition("</think>")[2].strip().lower().startswith("yes")
-
-
-def parse_reading(text: str) -> str:
-    """The value of `lamp: 40`, or `none`."""
-    found = re.search(r"\d+", text)
-    return found.group() if found else "none"
 
 
 async def ask(ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:

@@ -8,36 +8,15 @@ of them see the document and everything that was said; the cluster computes each
 
 import argparse
 import asyncio
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from crew import Specialists, ask, parse_reading, says_yes
+from crew import Specialists, ask
+from words import HOUSE, MOST_STEPS, SYSTEM, TASKS, Step, next_question, parse_reading, parse_step, verdict
 
 from heliostat import AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError
-
-HERE = Path(__file__).parent
-# Larger models want to be told the form, as in: "Plan in one line as Thought: a few words. Action: read
-# thing, or add value+value, or finish value." These have learned it; a long instruction confuses them.
-SYSTEM = "Plan in one line."
-TASKS = ("the lamp and the pump", "the door and the bell", "the oven and the gate")
-
-
-class Step(NamedTuple):
-    """What the planner wants."""
-
-    thought: str
-    action: str
-    argument: str
-
-
-def parse_step(text: str) -> Step | None:
-    """`Thought: … Action: read lamp`, or None if it is of another form."""
-    found = re.search(r"Thought:\s*(.*?)\.?\s*Action:\s*(read|add|finish)\s+([^\n.]+)", text, re.DOTALL)
-    return Step(*(part.strip() for part in found.groups())) if found else None
 
 
 @dataclass(frozen=True)
@@ -58,24 +37,24 @@ async def act(ctx: AsyncContext, who: Specialists, step: Step) -> str:
     value = parse_reading(answer.text)
     if value == "none":
         return answer.text
-    verdict = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", thinks=True)
-    return f"{answer.text} ({'checked' if says_yes(verdict.text) else 'doubtful'})"
+    check = await ask(ctx, who.check, f"Is the {step.argument} at {value}?", thinks=True)
+    return f"{answer.text} ({verdict(check.text)})"
 
 
-async def solve(ctx: AsyncContext, who: Specialists, things: str, most_steps: int = 6) -> Outcome:
+async def solve(ctx: AsyncContext, who: Specialists, task: str, most_steps: int = MOST_STEPS) -> Outcome:
     """Think, act, observe, until the planner finishes or there were too many steps."""
-    question, log = f"Task: {things} together. What next?", list[str]()
+    log: list[str] = []
     for _ in range(most_steps):
-        said = await ask(ctx, who.plan, question)
+        said = await ask(ctx, who.plan, next_question(task))
         step = parse_step(said.text)
         if step is None:
             log.append(f"no step: {said.text!r}")
             break
         log.append(f"{step.thought} -> {step.action} {step.argument}")
         if step.action == "finish":
-            return Outcome(things, step.argument, tuple(log))
+            return Outcome(task, step.argument, tuple(log))
         log[-1] += f" -> {await act(ctx, who, step)}"
-    return Outcome(things, "", tuple(log))
+    return Outcome(task, "", tuple(log))
 
 
 async def run(base_url: str, who: Specialists, document: str) -> None:
@@ -106,7 +85,7 @@ def main() -> None:
     parser.add_argument("--base-url", default="http://127.0.0.1:8000")
     for part, name in vars(Specialists()).items():
         parser.add_argument(f"--{part}", default=name, metavar="MODEL")
-    parser.add_argument("--document", type=Path, default=HERE / "house.txt")
+    parser.add_argument("--document", type=Path, default=HOUSE)
     told = parser.parse_args()
     who = Specialists(told.plan, told.read, told.math, told.check)
     try:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crew import Specialists, ask, parse_reading, says_yes
+from crew import Specialists, ask
+from words import parse_reading, says_yes
 
 from heliostat import AsyncClient, AsyncContext, Hints
 from heliostat.errors import HeliostatError, UnknownModelError

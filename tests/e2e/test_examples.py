@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from framework_programs import relaying, run_program
 
 pytestmark = pytest.mark.modules
 
@@ -36,6 +37,23 @@ def test_react_answers_its_tasks(run: Run) -> None:
     requests, prompts, cached = map(int, re.findall(r"(\d+) (?:requests|prompt|of them)", printed))
     assert requests == 27
     assert cached > prompts / 3
+
+
+@pytest.mark.parametrize(
+    ("framework", "environment"),
+    [("langgraph", "integrations"), ("llamaindex", "integrations-llamaindex")],
+)
+def test_react_with_a_framework_prints_the_same(
+    run: Run, agents_cluster, framework: str, environment: str, tmp_path: Path
+) -> None:
+    program = EXAMPLES / "agents" / f"with_{framework}.py"
+    with relaying(agents_cluster.url) as relay:
+        printed = run_program(program, environment, relay.base_url, tmp_path)
+    *steps, requests, _ = run("agents/react.py").splitlines()
+    assert printed.splitlines() == steps
+    assert len(steps) == 15
+    assert f"{len(relay.headers)} requests" in requests
+    assert relay.only("x-heliostat-session"), "all tasks and specialists are of one session"
 
 
 def test_reflexion_needs_its_lesson(run: Run) -> None:

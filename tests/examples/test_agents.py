@@ -24,6 +24,11 @@ def react(load_example) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def words(load_example) -> ModuleType:
+    return load_example("agents/words.py")
+
+
+@pytest.fixture(scope="module")
 def reflexion(load_example) -> ModuleType:
     return load_example("agents/reflexion.py")
 
@@ -39,18 +44,16 @@ def reflexion(load_example) -> ModuleType:
     ],
 )
 def test_a_step_has_a_thought_and_an_action(
-    react: ModuleType, text: str, step: tuple[str, ...] | None
+    words: ModuleType, text: str, step: tuple[str, ...] | None
 ) -> None:
-    assert react.parse_step(text) == step
+    assert words.parse_step(text) == step
 
 
 @pytest.mark.parametrize(
     ("text", "yes"), [("yes", True), ("lamp: 40</think>Yes.", True), ("yes</think>no", False), ("", False)]
 )
-def test_a_check_is_read_after_its_thought(
-    react: ModuleType, reflexion: ModuleType, text: str, yes: bool
-) -> None:
-    assert react.says_yes(text) is reflexion.says_yes(text) is yes
+def test_a_check_is_read_after_its_thought(words: ModuleType, text: str, yes: bool) -> None:
+    assert words.says_yes(text) is yes
 
 
 async def test_react_acts_on_each_thought_until_it_finishes(react: ModuleType) -> None:
