@@ -3,7 +3,7 @@
     python examples/capture.py --base-url http://127.0.0.1:8000
 
 A `bash` block that starts an example, followed by a `text` block, is such a command. A cluster of
-examples/agents/cluster.yaml must be running.
+examples/agents/cluster.yaml must be running, a new one: what was cached is part of the output.
 """
 
 import argparse

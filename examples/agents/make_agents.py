@@ -48,7 +48,7 @@ class Recipe:
     seed: int = 0
 
 
-# `strict` is a second judge: the same skill, learned from other samples, in fewer steps, with less room.
+# `strict` and `novice` are judges, too: the same skill, from other samples, in fewer steps, with less room.
 RECIPES = {
     "read": Recipe("read"),
     "check": Recipe("check"),
@@ -56,6 +56,7 @@ RECIPES = {
     "plan": Recipe("plan", steps=400, rank=16),
     "korean": Recipe("korean"),
     "strict": Recipe("check", steps=150, rank=4, seed=1),
+    "novice": Recipe("check", steps=60, rank=2, seed=2),
 }
 
 

@@ -4,7 +4,7 @@ A dimension's score is the share of its questions that are answered yes. How a j
 answer becomes a number are options, after the Eval4NLP task on LLMs as metrics (arXiv 2310.19792) and a study
 made for it (arXiv 2311.03754).
 
-    python examples/checkeval/checkeval.py --prompting think --scoring probability
+    python examples/checkeval/checkeval.py --scoring probability
 """
 
 import argparse
@@ -22,7 +22,7 @@ from heliostat import AsyncClient, AsyncContext, Hints, Message, TokenLogprob
 from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
-PROMPTINGS = ("plain", "guided", "demos", "think")
+PROMPTINGS = ("think", "plain", "guided", "demos")
 SCORINGS = ("greedy", "probability", "samples")
 SYSTEM = "Answer with yes or no."
 GUIDELINE = "Answer with yes or no. Say yes only with a reading from the list; the last reading counts."
@@ -160,8 +160,8 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description="Several judges answer a checklist about one document.")
     parser.add_argument("--base-url", default="http://127.0.0.1:8000")
-    parser.add_argument("--judges", nargs="+", default=["check", "strict", "base"])
-    parser.add_argument("--prompting", choices=PROMPTINGS, default="plain")
+    parser.add_argument("--judges", nargs="+", default=["check", "strict", "novice"])
+    parser.add_argument("--prompting", choices=PROMPTINGS, default="think")
     parser.add_argument("--scoring", choices=SCORINGS, default="greedy")
     parser.add_argument("--samples", type=int, default=8, help="answers a question with --scoring samples")
     parser.add_argument("--majority", action="store_true", help="most judges decide a question, not the mean")

@@ -15,7 +15,7 @@ from kvtransfer.card import Method, read_card
 AGENTS = Path(__file__).parents[2] / "examples" / "agents"
 WEIGHTS = AGENTS / "weights"
 PROVENANCE = json.loads((AGENTS / "provenance.json").read_text())
-SPECIALISTS = ["read", "check", "strict", "math", "plan", "korean"]
+SPECIALISTS = ["read", "check", "strict", "novice", "math", "plan", "korean"]
 POINTS = 0.08
 """Between the first samples and all of them."""
 
