@@ -279,6 +279,7 @@ class VllmEngine:
         lora: LoRARequest | None,
     ) -> AsyncGenerator[TokenFrame, None]:
         unread = set(range(sampling.n)) if ticket is not None else set()
+        tells_cached = ticket is None
         # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
         # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
         token_ids = [*request.token_ids, *request.generated]
@@ -300,7 +301,10 @@ class VllmEngine:
                     # Each of the n sequences loads the KV by itself; once all have a token, nobody
                     # needs its name.
                     self._desk.admitted(ticket)
-            yield TokenFrame(tuple(map(delta, output.outputs)), output.finished, self.load(), load_ms)
+            cached_tokens = (output.num_cached_tokens or 0) if tells_cached else None
+            tells_cached = False
+            deltas = tuple(map(delta, output.outputs))
+            yield TokenFrame(deltas, output.finished, self.load(), load_ms, cached_tokens)
 
     def _trace_headers(self, request: PrefillRequest | DecodeRequest) -> Mapping[str, str] | None:
         """What makes vLLM's own span of the request a part of its trace, where vLLM makes one."""

@@ -234,9 +234,14 @@ class TokenDelta(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TokenFrame(msgspec.Struct, frozen=True):
-    """What one engine step produced for one request. `load_ms` is set on the frame that ends a handoff."""
+    """What one engine step produced for one request.
+
+    `load_ms` is set on the frame that ends a handoff, `cached_tokens` on the first one of a leg without a
+    ticket: tokens of its prompt that the engine had in its prefix cache.
+    """
 
     deltas: tuple[TokenDelta, ...]
     finished: bool
     load: Load
     load_ms: float | None
+    cached_tokens: int | None = None

@@ -179,10 +179,8 @@ class Pipeline:
                 with noted.timed(self._clock):
                     async with aclosing(route.decode.decode(leg)) as frames:
                         async for frame in frames:
-                            if not arrived and ticket is None and self._book is not None:
-                                self._book.prefilled(
-                                    request.model, request.token_ids, trace, None, frame.load
-                                )
+                            if not arrived and ticket is None:
+                                self._prefilled_there(request, frame)
                             arrived = True  # the decode replica has read the KV and released its name
                             trace.decode_replica = noted.replica = frame.load.replica
                             if frame.load_ms:
@@ -250,10 +248,15 @@ class Pipeline:
         if route.local_prefill_tokens is None or request.trace.attempts > 1:
             return False
         held = route.decode.held_tokens(request.token_ids)
-        if len(request.token_ids) - held > route.local_prefill_tokens:
-            return False
-        request.trace.cached_tokens = held
-        return True
+        return len(request.token_ids) - held <= route.local_prefill_tokens
+
+    def _prefilled_there(self, request: GenerateRequest, frame: TokenFrame) -> None:
+        """The decode replica had or has computed the prompt. What it had, it knows best: the router's index
+        takes the end of a block for a block."""
+        if frame.cached_tokens is not None:
+            request.trace.cached_tokens = frame.cached_tokens
+        if self._book is not None:
+            self._book.prefilled(request.model, request.token_ids, request.trace, None, frame.load)
 
     async def _drain(self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""

@@ -14,7 +14,8 @@ def merge_frames(earlier: TokenFrame, later: TokenFrame) -> TokenFrame:
             by_index[delta.index] = _merge(known, delta) if known else delta
         deltas = tuple(by_index.values())
     load_ms = later.load_ms if later.load_ms is not None else earlier.load_ms
-    return TokenFrame(deltas, later.finished, later.load, load_ms)
+    cached_tokens = earlier.cached_tokens if earlier.cached_tokens is not None else later.cached_tokens
+    return TokenFrame(deltas, later.finished, later.load, load_ms, cached_tokens)
 
 
 def num_tokens(frame: TokenFrame) -> int:

@@ -64,10 +64,10 @@ async def test_who_leaves_early_frees_the_slot(sim, sdk, full) -> None:
 
 
 async def test_a_cancelled_call_frees_the_slot(sim, sdk) -> None:
-    task = asyncio.create_task(sdk.complete("narrow", prompt("cancel"), max_tokens=LONG))
+    task = asyncio.create_task(sdk.complete("slow", prompt("cancel"), max_tokens=LONG))
 
     async def runs() -> bool:
-        return any(replica.running for replica in await sim.replicas(Role.DECODE, "narrow"))
+        return any(replica.running for replica in await sim.replicas(Role.DECODE, "slow"))
 
     await sim.until(runs)
     task.cancel()

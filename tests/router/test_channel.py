@@ -256,7 +256,11 @@ def test_a_message_of_another_type_is_refused() -> None:
 def test_a_frame_travels_whole() -> None:
     logprobs = (TokenLogprobs(((5, -0.5, 1), (6, -1.5, None))), TokenLogprobs(((7, -0.1, 2),)))
     sent = TokenFrame(
-        (TokenDelta(0, (5, 7), logprobs, None, None), TokenDelta(1, (8,), None, "stop", 8)), False, LOAD, 1.5
+        (TokenDelta(0, (5, 7), logprobs, None, None), TokenDelta(1, (8,), None, "stop", 8)),
+        False,
+        LOAD,
+        1.5,
+        32,
     )
     splitter = Splitter()
     (got,) = splitter.feed(encode(Batch(LOAD, (to_frame(4, 3, sent),))))
@@ -268,14 +272,18 @@ def test_merging_any_way_gives_the_same_frame() -> None:
     logprobs = [(TokenLogprobs(((n, -0.5, 1),)),) for n in range(4)]
     frames = [
         TokenFrame(
-            (TokenDelta(n % 2, (n,), logprobs[n], "stop" if n == 3 else None, None),), n == 3, LOAD, None
+            (TokenDelta(n % 2, (n,), logprobs[n], "stop" if n == 3 else None, None),),
+            n == 3,
+            LOAD,
+            None,
+            None if n else 32,
         )
         for n in range(4)
     ]
     left = merge_frames(merge_frames(merge_frames(frames[0], frames[1]), frames[2]), frames[3])
     right = merge_frames(frames[0], merge_frames(frames[1], merge_frames(frames[2], frames[3])))
     assert left == right
-    assert num_tokens(left) == 4
+    assert (num_tokens(left), left.cached_tokens) == (4, 32)
     by_index = {delta.index: delta for delta in left.deltas}
     assert by_index[0].token_ids == (0, 2)
     assert by_index[1].token_ids == (1, 3)
