@@ -1,21 +1,27 @@
-"""Four specialists over one context, on shared and dedicated pools. `python -m benchmarks.agent_context`
+"""Four specialists over one context, on shared and dedicated pools and on engines of their own.
+
+    python -m benchmarks.agent_context
 
 An agent reads a document and asks all four specialists about it at once, through the SDK's `context`; their
-answers become part of the context, and it asks again, for three turns. Two agents work at a time. Two
-comparisons, each in a cluster of its own that holds both sides, asked in turn, in another order every round:
+answers become part of the context, and it asks again, for three turns. Two agents work at a time. Two ways to
+share, each in a cluster of its own that holds its dedicated peer too, with the plain engines beside it; the
+sides are asked in turn, in another order every round:
 
     quickstart  the pools of examples/quickstart: base and spell share a prompt's KV, home and mirror do not
     icarus      the base and three ICaRus adapters: all four read one KV cache
 
     dedicated   (the peer) the same modules, each model with a prefill and a decode replica of its own
+    engines     four servers of plain vLLM, one for each model: no handoff, and prefix caching as ever
 
-Both sides do the same work: prompts and answers are of the same lengths, and before anything is measured
-every specialist answers with the same tokens on both. Figures are medians over the rounds, ratios the medians
-of each round's ratio. TTFT is that of one question, from when it was asked.
+All sides do the same work: prompts and answers are of the same lengths, and before anything is measured
+every specialist answers with the same tokens on shared and on dedicated pools. Plain engines serve ordinary
+fine-tunes, which have other weights; here all four have the base's. Figures are medians over the rounds,
+ratios the medians of each round's ratio. TTFT is that of one question, from when it was asked.
 
-What this cannot show on one CPU machine: a dedicated replica that waits hands its core to the others, and the
-model is so small that computing a prompt again costs little beside what a request costs anyway. The tokens
-that are prefilled are what carries over to a GPU.
+What this cannot show on one CPU machine: a replica that waits hands its core to the others, each engine's
+step costs Python, so that eight engines are slower than two for that alone, and the model is so small that
+computing a prompt again costs little beside what a request costs anyway. The tokens that are prefilled are
+what carries over to a GPU.
 """
 
 import argparse
@@ -23,54 +29,44 @@ import asyncio
 import random
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
 
 from rich.console import Console
 
+from benchmarks.agent_context_load import (
+    AGENTS_AT_A_TIME,
+    ANSWER_TOKENS,
+    CONTEXT_CHARACTERS,
+    QUESTION_CHARACTERS,
+    Sample,
+    Side,
+    run_agents,
+)
 from benchmarks.load import random_letters
-from benchmarks.measure import Side
+from benchmarks.plain_vllm import running_vllm
 from benchmarks.report import RESULTS, Metric, make_report, render, write_json
 from benchmarks.server import running_cluster
 from benchmarks.sharing import TABLE_WIDTH, on_sigterm, positive
 from cluster.percentiles import percentile
-from heliostat import AsyncClient, AsyncContext
+from heliostat import AsyncClient
 from heliostat.errors import HeliostatError
+from heliostat.spec import Pool
 
 SPECS = Path(__file__).resolve().parent / "specs"
 WAYS = ("quickstart", "icarus")
 MODELS = ("base", "home", "mirror", "spell")
 DEDICATED = "dedicated"
-
-CONTEXT_CHARACTERS = 1000
-QUESTION_CHARACTERS = 16
-ANSWER_TOKENS = 16
-TURNS = 3
-AGENTS_AT_A_TIME = 2
+ENGINES = "engines"
+BASE = Path(__file__).resolve().parents[1] / "examples" / "quickstart" / "weights" / "base"
+ENGINE_KV_BYTES = 2**29
+"""What a prefill and a decode replica of the specs have together."""
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What the agents of one side saw in one round; tokens are sums over all of them."""
-
-    agents: int
-    agent_ms: tuple[float, ...]
-    ttft_ms: tuple[float, ...]
-    prompt_tokens: int
-    cached_tokens: int
-    cross_model_tokens: int
-    saved_ms: float
-
-    @property
-    def prefilled(self) -> float:
-        """Prompt tokens that were computed, per agent."""
-        return (self.prompt_tokens - self.cached_tokens) / self.agents
 
 
 class Figure(NamedTuple):
@@ -102,127 +98,102 @@ def figures(way: str) -> tuple[Figure, ...]:
     )
 
 
-def sides(way: str) -> tuple[Side, Side]:
-    """The way, and the dedicated pools in the same cluster."""
-    return Side(way, MODELS), Side(DEDICATED, tuple(f"{model}-alone" for model in MODELS))
-
-
-async def run_agents(url: str, side: Side, count: int, seed: str) -> Sample:
-    """`count` agents, `AGENTS_AT_A_TIME` of them at a time. Raises HeliostatError."""
-    numbers = iter(range(count))
-    agent_ms: list[float] = []
-    ttft_ms: list[float] = []
-    contexts: list[AsyncContext] = []
-
-    async def one_after_the_other(client: AsyncClient) -> None:
-        for number in numbers:
-            # Both sides share replicas that stand alone anyway: what one has asked, the other must not find.
-            rng = random.Random(f"{seed} {side.name} {number}")
-            context = client.context(documents=[random_letters(rng, CONTEXT_CHARACTERS)])
-            contexts.append(context)
-            start_s = time.perf_counter()
-            ttft_ms.extend(await _agent(context, side, rng))
-            agent_ms.append((time.perf_counter() - start_s) * 1000)
-
-    async with AsyncClient(url) as client, asyncio.TaskGroup() as group:
-        for _ in range(AGENTS_AT_A_TIME):
-            group.create_task(one_after_the_other(client))
-    used = [context.usage for context in contexts]
-    return Sample(
-        count,
-        tuple(agent_ms),
-        tuple(ttft_ms),
-        sum(each.prompt_tokens for each in used),
-        sum(each.cached_tokens for each in used),
-        sum(each.cross_model_tokens for each in used),
-        sum(each.saved_ms for each in used),
+def sides(way: str, cluster_url: str, engines: Mapping[str, str]) -> tuple[Side, Side, Side]:
+    """The way, the dedicated pools in the same cluster, and plain engines."""
+    return (
+        Side(way, dict.fromkeys(MODELS, cluster_url)),
+        Side(DEDICATED, dict.fromkeys((f"{model}-alone" for model in MODELS), cluster_url)),
+        Side(ENGINES, engines),
     )
 
 
-async def _agent(context: AsyncContext, side: Side, rng: random.Random) -> list[float]:
-    """All turns of one agent; the TTFT of each of its questions, in ms."""
-    ttft_ms: list[float] = []
-    for _ in range(TURNS):
-        asked = [(model, random_letters(rng, QUESTION_CHARACTERS)) for model in side.models]
-        async with asyncio.TaskGroup() as group:
-            answers = [group.create_task(_ask(context, model, question)) for model, question in asked]
-        ttft_ms += [answer.result() for answer in answers]
-        # As long as the real answers, so that both sides go on with prompts of the same lengths.
-        context.add(random_letters(rng, len(asked) * ANSWER_TOKENS))
-    return ttft_ms
+@contextmanager
+def running_engines() -> Iterator[dict[str, str]]:
+    """A server of plain vLLM for each model; their URLs by model. Raises HeliostatError."""
+    flags = ["--model", str(BASE), "--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
+    flags += ["--block-size", "32", "--kv-cache-memory-bytes", str(ENGINE_KV_BYTES)]
+    flags += ["--enable-prefix-caching", "--enable-prompt-tokens-details"]
+    pool = Pool(weights=str(BASE), gpus=0, cpus=0.25)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        urls = {}
+        for model in MODELS:
+            log_file = Path(folder) / f"{model}.log"
+            named = [*flags, "--served-model-name", model]
+            urls[model] = stack.enter_context(running_vllm(named, pool, log_file)).url
+            log.print(f"vLLM for {model} is ready")
+        yield urls
 
 
-async def _ask(context: AsyncContext, model: str, question: str) -> float:
-    asked_s = time.perf_counter()
-    async with context.stream_ask(
-        model, question, temperature=0, max_tokens=ANSWER_TOKENS, extra_body={"ignore_eos": True}
-    ) as stream:
-        first_s = 0.0
-        async for piece in stream:
-            if not first_s and piece.text:
-                first_s = time.perf_counter()
-    if stream.answer.usage.output_tokens != ANSWER_TOKENS:
-        raise HeliostatError(f"model {model}: {stream.answer.usage.output_tokens} tokens came")
-    return ((first_s or time.perf_counter()) - asked_s) * 1000
-
-
-async def check_equal_answers(url: str, way: str) -> None:
+async def check_equal_answers(shared: Side, dedicated: Side) -> None:
     """Each specialist says the same on both sides. Raises HeliostatError: they would not do the same work."""
     rng = random.Random("equal answers")
-    shared, dedicated = sides(way)
     document = random_letters(rng, CONTEXT_CHARACTERS // 4)
-    async with AsyncClient(url) as client:
-        for pair in zip(shared.models, dedicated.models, strict=True):
-            context = client.context(documents=[document])
-            question = random_letters(rng, QUESTION_CHARACTERS)
-            first, second = [
-                await context.ask(model, question, temperature=0, max_tokens=ANSWER_TOKENS) for model in pair
-            ]
-            if first.text != second.text:
-                raise HeliostatError(f"{pair[0]} answers {first.text!r}, {pair[1]} {second.text!r}")
+    for pair in zip(shared.models.items(), dedicated.models.items(), strict=True):
+        question = random_letters(rng, QUESTION_CHARACTERS)
+        said = []
+        for model, url in pair:
+            async with AsyncClient(url) as client:
+                context = client.context(documents=[document])
+                answer = await context.ask(model, question, temperature=0, max_tokens=ANSWER_TOKENS)
+            said.append(answer.text)
+        if said[0] != said[1]:
+            raise HeliostatError(f"{pair[0][0]} answers {said[0]!r}, {pair[1][0]} {said[1]!r}")
+
+
+Round = Mapping[str, Sample]
+"""By side."""
 
 
 def compare(way: str, rounds: int, agents: int) -> dict[str, Metric]:
-    """Check, warm up and measure one way beside dedicated pools. Raises HeliostatError."""
-    with running_cluster(SPECS / f"agent_{way}.yaml") as url:
-        asyncio.run(check_equal_answers(url, way))
-        log.print(f"{way}: both sides answer with the same tokens")
-        pairs = []
-        for side in sides(way):
-            asyncio.run(run_agents(url, side, AGENTS_AT_A_TIME, "warm-up"))
+    """Check, warm up and measure one way beside its peers. Raises HeliostatError."""
+    with running_cluster(SPECS / f"agent_{way}.yaml") as url, running_engines() as engines:
+        all_sides = sides(way, url, engines)
+        asyncio.run(check_equal_answers(*all_sides[:2]))
+        log.print(f"{way}: shared and dedicated pools answer with the same tokens")
+        for side in all_sides:
+            asyncio.run(run_agents(side, AGENTS_AT_A_TIME, "warm-up"))
+        measured: list[Round] = []
         for number in range(rounds):
+            first = number % len(all_sides)
             samples: dict[str, Sample] = {}
-            for side in sides(way) if number % 2 else reversed(sides(way)):
-                sample = asyncio.run(run_agents(url, side, agents, f"round {number}"))
-                samples[side.name] = sample
+            for side in (*all_sides[first:], *all_sides[:first]):
+                samples[side.name] = sample = asyncio.run(run_agents(side, agents, f"round {number}"))
                 log.print(
                     f"{way} round {number + 1}/{rounds} {side.name:<10} "
                     f"agent p50 {percentile(sample.agent_ms, 50):7.0f} ms  "
                     f"TTFT p50 {percentile(sample.ttft_ms, 50):6.1f} ms  "
                     f"{sample.prefilled:6.0f} tokens prefilled per agent"
                 )
-            pairs.append((samples[way], samples[DEDICATED]))
-    return summarize(way, pairs)
+            measured.append(samples)
+    return summarize(way, measured)
 
 
-def summarize(way: str, pairs: Sequence[tuple[Sample, Sample]]) -> dict[str, Metric]:
-    """Medians of the way beside those of dedicated pools, and medians of each round's ratio."""
+def summarize(way: str, rounds: Sequence[Round]) -> dict[str, Metric]:
+    """Medians of the way, those of dedicated pools beside it, those of plain engines by themselves; and
+    medians of each round's ratio to either."""
     metrics: dict[str, Metric] = {}
-    for figure in figures(way):
-        if figure.goal is not None:
-            metrics[f"{way}_{figure.key}_ratio"] = Metric(
-                value=_median(figure.read(ours) / figure.read(peer) for ours, peer in pairs),
-                unit="ratio",
-                goal=figure.goal,
-                better=figure.better,
-            )
+    for peer, suffix in ((DEDICATED, "ratio"), (ENGINES, "to_engines")):
+        for figure in figures(way):
+            if figure.goal is not None:
+                metrics[f"{way}_{figure.key}_{suffix}"] = Metric(
+                    value=_median(figure.read(each[way]) / figure.read(each[peer]) for each in rounds),
+                    unit="ratio",
+                    goal=figure.goal,
+                    better=figure.better,
+                )
     for figure in figures(way):
         metrics[f"{way}_{figure.key}"] = Metric(
-            value=_median(figure.read(ours) for ours, _ in pairs),
+            value=_median(figure.read(each[way]) for each in rounds),
             unit=figure.unit,
             better=figure.better,
-            peer=_median(figure.read(peer) for _, peer in pairs),
+            peer=_median(figure.read(each[DEDICATED]) for each in rounds),
         )
+        if figure.goal is not None:
+            metrics[f"{way}_engines_{figure.key}"] = Metric(
+                value=_median(figure.read(each[ENGINES]) for each in rounds),
+                unit=figure.unit,
+                better=figure.better,
+            )
     return metrics
 
 

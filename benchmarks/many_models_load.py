@@ -26,8 +26,9 @@ from rich.console import Console
 
 from benchmarks.load import Answer, LoadRequest, closed_loop, random_letters, run_load
 from benchmarks.many_models_family import Family
-from benchmarks.many_models_plain import Plain, running_plain
+from benchmarks.many_models_plain import running_plain
 from benchmarks.many_models_specs import sun_spec, write_spec
+from benchmarks.plain_vllm import Plain
 from benchmarks.processes import cpu_seconds, cpu_spent, resident_memory
 from benchmarks.report import Metric
 from benchmarks.server import running_cluster

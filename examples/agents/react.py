@@ -92,8 +92,10 @@ def main() -> None:
         asyncio.run(run(told.base_url, who, told.document.read_text().strip()))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --plan, --read …, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

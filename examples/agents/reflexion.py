@@ -26,7 +26,7 @@ THINGS = ("lamp", "pump")
 
 @dataclass(frozen=True)
 class Trial:
-    """What was read, its sum, and the lesson; without a lesson the evaluator was content."""
+    """What was read; its sum, if the evaluator was content; the lesson, if it was not."""
 
     readings: tuple[str, ...]
     answer: str
@@ -46,11 +46,16 @@ def remembered(lessons: Sequence[str], lesson: str, most: int = 3) -> list[str]:
 async def attempt(
     ctx: AsyncContext, who: Specialists, things: Sequence[str], lessons: Sequence[str]
 ) -> Trial:
-    """One trial: read, evaluate each reading, reflect on the first that fails, or add up."""
+    """One trial: read, evaluate each reading, reflect on the first that fails, or add up.
+
+    What is not in the document at all teaches nothing.
+    """
     values = []
     for thing in things:
         answer = await ask(ctx, who.read, actor_question(thing, lessons))
         values.append(parse_reading(answer.text))
+        if values[-1] == "none":
+            return Trial(tuple(values), "", "")
         question = f"Is the {thing} at {values[-1]}?"
         verdict = await ask(ctx, who.check, question, thinks=True)
         if not says_yes(verdict.text):
@@ -72,15 +77,18 @@ async def run(base_url: str, who: Specialists, document: str, things: Sequence[s
             fork = ctx.fork()
             trial = await attempt(fork, who, things, lessons)
             used = fork.usage
-            print(f"trial {number}: read {', '.join(trial.readings)}; {trial.answer or trial.lesson}")
+            said = trial.answer or trial.lesson or "nothing to learn from that"
+            print(f"trial {number}: read {', '.join(trial.readings)}; {said}")
             print(
                 f"  {used.requests} requests, {used.prompt_tokens} prompt tokens, {used.cached_tokens} cached"
             )
-            if not trial.lesson:
+            if trial.answer:
                 print(f"{' and '.join(things)} together: {trial.answer}")
                 return
+            if not trial.lesson:
+                break
             lessons = remembered(lessons, trial.lesson)
-    print(f"no answer after {trials} trials")
+    print("no answer")
 
 
 def main() -> None:
@@ -94,13 +102,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=4)
     told = parser.parse_args()
     who = Specialists(told.plan, told.read, told.math, told.check)
-    document = told.document.read_text().strip()
     try:
+        document = told.document.read_text().strip()
         asyncio.run(run(told.base_url, who, document, told.things, told.trials))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --read, --math …, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 import argparse
 import asyncio
 import os
+import sys
 import uuid
 from operator import add
 from typing import Annotated, TypedDict
@@ -14,6 +15,7 @@ from langchain_core.messages import AnyMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from openai import OpenAIError
 from words import (
     HOUSE,
     MOST_STEPS,
@@ -21,6 +23,7 @@ from words import (
     SYSTEM,
     TASKS,
     Step,
+    api_url,
     next_question,
     parse_reading,
     parse_step,
@@ -92,9 +95,9 @@ class Agent:
             graph.add_node(node.__name__, node)
         graph.add_edge(START, "plan")
         graph.add_conditional_edges("plan", after_plan, ["read", "math", END])
-        graph.add_conditional_edges("read", after_read, ["check", "plan"])
-        graph.add_edge("check", "plan")
-        graph.add_edge("math", "plan")
+        graph.add_conditional_edges("read", after_read, ["check", "plan", END])
+        graph.add_conditional_edges("check", again, ["plan", END])
+        graph.add_conditional_edges("math", again, ["plan", END])
         return graph.compile()
 
 
@@ -105,13 +108,15 @@ def argument(state: State) -> str:
 
 
 def after_plan(state: State) -> str:
-    if not state["step"] or state["plans"] == MOST_STEPS:
-        return END
-    return {"read": "read", "add": "math", "finish": END}[state["step"].action]
+    return {"read": "read", "add": "math", "finish": END}[state["step"].action] if state["step"] else END
 
 
 def after_read(state: State) -> str:
-    return "plan" if parse_reading(state["messages"][-1].text) == "none" else "check"
+    return again(state) if parse_reading(state["messages"][-1].text) == "none" else "check"
+
+
+def again(state: State) -> str:
+    return "plan" if state["plans"] < MOST_STEPS else END
 
 
 async def solve(graph: CompiledStateGraph, task: str) -> str:
@@ -126,9 +131,12 @@ async def solve(graph: CompiledStateGraph, task: str) -> str:
 async def main() -> None:
     """All tasks at once."""
     parser = argparse.ArgumentParser(description="A ReAct agent with four specialists, as a graph.")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1")
+    parser.add_argument("--base-url", type=api_url, default="http://127.0.0.1:8000/v1")
     graph = Agent(parser.parse_args().base_url).graph()
-    print(*await asyncio.gather(*(solve(graph, task) for task in TASKS)), sep="\n")
+    try:
+        print(*await asyncio.gather(*(solve(graph, task) for task in TASKS)), sep="\n")
+    except OpenAIError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -5,17 +5,20 @@
 
 import argparse
 import asyncio
+import sys
 import uuid
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.workflow import Event, StartEvent, StopEvent, Workflow, step
 from llama_index.llms.openai_like import OpenAILike
+from openai import OpenAIError
 from words import (
     HOUSE,
     MOST_STEPS,
     MOST_TOKENS,
     SYSTEM,
     TASKS,
+    api_url,
     next_question,
     parse_reading,
     parse_step,
@@ -67,27 +70,30 @@ class Agent(Workflow):
             self.log += f"\n  no step: {text!r}"
             return StopEvent(result="")
         self.log += f"\n  {wanted.thought} -> {wanted.action} {wanted.argument}"
-        if wanted.action == "finish" or self._plans == MOST_STEPS:
-            return StopEvent(result=wanted.argument if wanted.action == "finish" else "")
+        if wanted.action == "finish":
+            return StopEvent(result=wanted.argument)
         return Read(thing=wanted.argument) if wanted.action == "read" else Add(numbers=wanted.argument)
 
     @step
-    async def read(self, event: Read) -> Check | Plan:
+    async def read(self, event: Read) -> Check | Plan | StopEvent:
         text = await self.ask("read", f"What is the {event.thing} at?")
         self.log += f" -> {text}"
         value = parse_reading(text)
-        return Plan() if value == "none" else Check(thing=event.thing, value=value)
+        return self.again() if value == "none" else Check(thing=event.thing, value=value)
 
     @step
-    async def check(self, event: Check) -> Plan:
+    async def check(self, event: Check) -> Plan | StopEvent:
         text = await self.ask("check", f"Is the {event.thing} at {event.value}?")
         self.log += f" ({verdict(text)})"
-        return Plan()
+        return self.again()
 
     @step
-    async def add(self, event: Add) -> Plan:
+    async def add(self, event: Add) -> Plan | StopEvent:
         self.log += f" -> {await self.ask('math', f'What is {event.numbers}?')}"
-        return Plan()
+        return self.again()
+
+    def again(self) -> Plan | StopEvent:
+        return Plan() if self._plans < MOST_STEPS else StopEvent(result="")
 
 
 def specialists(base_url: str) -> dict[str, OpenAILike]:
@@ -111,10 +117,13 @@ def specialists(base_url: str) -> dict[str, OpenAILike]:
 async def main() -> None:
     """All tasks at once."""
     parser = argparse.ArgumentParser(description="A ReAct agent with four specialists, as a workflow.")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1")
+    parser.add_argument("--base-url", type=api_url, default="http://127.0.0.1:8000/v1")
     models = specialists(parser.parse_args().base_url)
     agents = {task: Agent(models, task) for task in TASKS}
-    answers = await asyncio.gather(*(agent.run() for agent in agents.values()))
+    try:
+        answers = await asyncio.gather(*(agent.run() for agent in agents.values()))
+    except OpenAIError as error:
+        sys.exit(str(error))
     for (task, agent), answer in zip(agents.items(), answers, strict=True):
         print(f"{task}: {answer or 'gave up'}{agent.log}")
 

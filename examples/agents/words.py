@@ -13,6 +13,11 @@ MOST_STEPS = 6
 MOST_TOKENS = 256
 
 
+def api_url(text: str) -> str:
+    """An OpenAI client's base URL, with the `/v1` that is easily forgotten."""
+    return f"{text.rstrip('/').removesuffix('/v1')}/v1"
+
+
 class Step(NamedTuple):
     """What the planner wants."""
 

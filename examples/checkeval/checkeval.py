@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import exp
 from pathlib import Path
@@ -35,7 +35,7 @@ class Checklist:
     """Questions by dimension; and some with their answers, which are shown to a judge as demonstrations."""
 
     dimensions: dict[str, list[str]]
-    demonstrations: list[tuple[str, str]]
+    demonstrations: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def questions(self) -> list[str]:
@@ -79,16 +79,22 @@ def scores(votes: Votes, checklist: Checklist) -> dict[str, dict[str, float]]:
 
 def consensus(votes: Votes, checklist: Checklist, majority: bool) -> dict[str, float]:
     """By dimension: the mean over judges, or with `majority` the share of questions to which most say yes."""
-    together = {each: fmean(given[each] for given in votes.values()) for each in checklist.questions}
-    if majority:
-        together = {question: float(share > 0.5) for question, share in together.items()}
+    together = {}
+    for question in checklist.questions:
+        given = [of_judge[question] for of_judge in votes.values()]
+        together[question] = float(sum(map(side, given)) > 0) if majority else fmean(given)
     return scores({"all": together}, checklist)["all"]
+
+
+def side(share: float) -> int:
+    """1 for yes, -1 for no, 0 for a judge that has not made up its mind."""
+    return (share > 0.5) - (share < 0.5)
 
 
 def agreement(votes: Votes) -> float:
     """The share of questions on which two judges say the same, over all pairs of judges."""
     pairs = [
-        (one[question] > 0.5) == (two[question] > 0.5)
+        side(one[question]) == side(two[question])
         for one, two in combinations(votes.values(), 2)
         for question in one
     ]
@@ -168,12 +174,14 @@ def main() -> None:
     parser.add_argument("--document", type=Path, default=HERE / "report.txt")
     parser.add_argument("--checklist", type=Path, default=HERE / "checklist.json")
     told = parser.parse_args()
-    checklist = Checklist(**json.loads(told.checklist.read_text()))
     way = Way(told.prompting, told.scoring, told.samples)
 
     async def run() -> None:
+        document, checklist = (
+            told.document.read_text().strip(),
+            Checklist(**json.loads(told.checklist.read_text())),
+        )
         async with AsyncClient(told.base_url) as client:
-            document = told.document.read_text().strip()
             votes = await ask_judges(client, document, checklist, told.judges, way)
         print(report(votes, checklist, told.majority))
 
@@ -181,8 +189,10 @@ def main() -> None:
         asyncio.run(run())
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --judges, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

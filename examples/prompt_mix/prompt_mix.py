@@ -72,6 +72,8 @@ class Sampler:
     read: str
     count: int
     temperature: float
+    solved: tuple[str, str]
+    """A question of the same kind, which is not asked, and its answer."""
 
     async def ask(self, ctx: AsyncContext, model: str, question: str, thinks: bool = False) -> Answer:
         return await ctx.ask(
@@ -94,7 +96,8 @@ class Sampler:
     async def example(self, one: str, two: str) -> Samples:
         """After an example that was solved by hand."""
         shown = self.ctx.fork()
-        shown.add(Message("user", together("tank", "fire")), Message("assistant", "095"))
+        question, answer = self.solved
+        shown.add(Message("user", question), Message("assistant", answer))
         return numbers(await self.ask(shown, self.math, together(one, two)))
 
     async def parts(self, one: str, two: str) -> Samples:
@@ -117,20 +120,25 @@ def together(one: str, two: str) -> str:
 
 
 def numbers(answer: Answer) -> list[str]:
-    return [final_number(choice.text) for choice in answer.choices]
+    """Of all samples; one that was cut off, in its thought perhaps, has none."""
+    return ["" if each.finish_reason == "length" else final_number(each.text) for each in answer.choices]
 
 
 async def run(told: argparse.Namespace) -> None:
-    """Every pair of things in the document is a question."""
+    """Every pair of things in the document is a question; the last one is solved by hand."""
     document = told.document.read_text().strip()
     values = {thing: int(value) for thing, value in re.findall(r"(\w+): (\d+)", document)}
-    questions = list(combinations(values, 2))[: told.questions]
+    if len(values) < 3:
+        raise ValueError(f"{told.document}: three readings or more are wanted, as `lamp: 40`, each on a line")
+    *questions, (left, right) = combinations(values, 2)
+    solved = together(left, right), f"{values[left] + values[right]:03}"
+    questions = questions[: told.questions]
     scores: dict[str, Score] = {}
     async with (
         AsyncClient(told.base_url) as client,
         client.context(system=SYSTEM, documents=[document]) as ctx,
     ):
-        sampler = Sampler(ctx, told.math, told.read, told.samples, told.temperature)
+        sampler = Sampler(ctx, told.math, told.read, told.samples, told.temperature, solved)
         ways: dict[str, Callable[[str, str], Awaitable[Samples]]] = {
             "direct": sampler.direct,
             "think": sampler.think,
@@ -165,8 +173,10 @@ def main() -> None:
         asyncio.run(run(told))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --math and --read, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -47,13 +47,14 @@ class Estimate:
 def weighted_vote(answers: Answers, weights: Mapping[str, float]) -> str | None:
     """The answer with the most weight behind it. A weight below zero counts against an answer.
 
-    Equal weights: the answer that was given first.
+    Equal weights: the answer that sorts last, which says nothing about its truth. The order in which the
+    sources happen to be listed must not decide.
     """
     votes: defaultdict[str, float] = defaultdict(float)
     for source, answer in answers.items():
         if answer is not NO_ANSWER:
             votes[answer] += weights[source]
-    return max(votes, key=lambda answer: votes[answer]) if votes else NO_ANSWER
+    return max(votes, key=lambda answer: (votes[answer], answer)) if votes else NO_ANSWER
 
 
 def estimate(questions: Sequence[Answers], sources: Sequence[str], rounds: int = 20) -> Estimate:
@@ -61,7 +62,7 @@ def estimate(questions: Sequence[Answers], sources: Sequence[str], rounds: int =
 
     With N sources, one that agrees with the majority in a share r of its answers votes with weight N r - 1:
     whoever guesses among N answers weighs nothing. Round one takes equal weights, and only questions on which
-    one answer leads, because a tie would make its first answer true.
+    one answer leads, because a tie would make one of its answers true by chance.
     """
     weights = dict.fromkeys(sources, 1.0)
     reliability = dict.fromkeys(sources, 0.0)
@@ -121,6 +122,8 @@ class Models:
 
 async def ask_source(client: AsyncClient, models: Models, document: str, thing: str) -> str | None:
     """One source's answer, or None where it has none or where the checker does not find it there."""
+    if not document:
+        return NO_ANSWER
     async with client.context(system=SYSTEM, documents=[document], hints=Hints(expected_tokens=6)) as ctx:
         answer = await ctx.ask(models.read, f"What is the {thing} at?", temperature=0, max_tokens=16)
         value = read_value(answer.text)
@@ -177,13 +180,15 @@ def main() -> None:
     parser.add_argument("--kappa", type=int, default=4, help="sources that vote, the most reliable ones")
     parser.add_argument("--corpus", type=Path, default=HERE / "corpus.json")
     told = parser.parse_args()
-    corpus = Corpus(**json.loads(told.corpus.read_text()))
     try:
+        corpus = Corpus(**json.loads(told.corpus.read_text()))
         asyncio.run(run(told.base_url, Models(told.model, told.checker), told.kappa, corpus))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --model and --checker, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

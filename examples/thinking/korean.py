@@ -56,8 +56,10 @@ def main() -> None:
         whole = asyncio.run(run(told.base_url, told.model, told.document.read_text().strip()))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --model, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(0 if whole else "a character was broken")
 
 

@@ -28,20 +28,24 @@ class Thoughtful(NamedTuple):
     answer: str
 
 
-def split_thought(text: str, reasoning: str = "") -> Thoughtful:
+def split_thought(text: str, reasoning: str = "", cut: bool = False) -> Thoughtful:
     """A server with a reasoning parser tells the two apart; otherwise `</think>` does.
 
-    A thought that never ended has no answer.
+    A thought that was cut off before its end has no answer.
     """
     if reasoning:
         return Thoughtful(reasoning.strip(), text.strip())
     thought, end, answer = text.removeprefix("<think>").partition("</think>")
-    return Thoughtful(thought.strip(), answer.strip()) if end else Thoughtful("", text.strip())
+    if end or cut:
+        return Thoughtful(thought.strip(), answer.strip())
+    return Thoughtful("", text.strip())
 
 
 def sums(document: str) -> dict[str, str]:
-    """Questions about every pair of readings, with their answers in three digits."""
+    """Questions about every pair of readings, with their answers in three digits. Raises ValueError."""
     values = {thing: int(value) for thing, value in re.findall(r"(\w+): (\d+)", document)}
+    if len(values) < 2:
+        raise ValueError("the document wants two readings or more, as `lamp: 40`, each on a line")
     return {
         f"What are the {one} and the {two} together?": f"{values[one] + values[two]:03}"
         for one, two in combinations(values, 2)
@@ -80,7 +84,10 @@ async def run(base_url: str, model: str, document: str) -> None:
                 max_tokens=64,
                 chat_template_kwargs=thinks(on),
             )
-            said = [split_thought(answer.text, answer.reasoning).answer for answer in answers]
+            said = [
+                split_thought(answer.text, answer.reasoning, answer.finish_reason == "length").answer
+                for answer in answers
+            ]
             right = sum(text == true for text, true in zip(said, questions.values(), strict=True))
             tokens = sum(answer.usage.output_tokens for answer in answers)
             print(f"thinking {'on' if on else 'off'}: {right} of {len(said)} right, {tokens} output tokens")
@@ -97,8 +104,10 @@ def main() -> None:
         asyncio.run(run(told.base_url, told.model, told.document.read_text().strip()))
     except UnknownModelError as error:
         sys.exit(f"{error} (name yours with --model, or serve examples/agents/cluster.yaml)")
-    except HeliostatError as error:
+    except (HeliostatError, OSError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from benchmarks import many_models, many_models_agents, many_models_load
 from benchmarks.many_models_family import NOT_KEYS_AND_VALUES, RANK, TOKENIZER, Family, make_adapter
-from benchmarks.many_models_plain import command
+from benchmarks.many_models_plain import flags
 from benchmarks.many_models_sessions import (
     ANSWER_TOKENS,
     CONTEXT_TOKENS,
@@ -63,7 +63,7 @@ def test_each_way_to_serve_agents_has_pools_of_its_own(family: Family, tmp_path:
 
 
 def test_the_peer_names_every_adapter(family: Family) -> None:
-    line = command(family, 8000)
+    line = flags(family)
     listed = line[line.index("--lora-modules") + 1 :]
     assert listed == [f"{name}={path}" for name, path in family.adapters.items()]
 

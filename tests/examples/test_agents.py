@@ -98,3 +98,17 @@ async def test_reflexion_acts_on_its_lessons(reflexion: ModuleType) -> None:
 def test_the_memory_keeps_the_newest_lessons_once(reflexion: ModuleType) -> None:
     assert reflexion.remembered(["a", "b"], "a") == ["b", "a"]
     assert reflexion.remembered(["a", "b", "c"], "d") == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "trial"),
+    [
+        (("lamp: none",), (("none",), "", "")),
+        (("lamp: 40", "lamp: 35</think>no", " "), (("40",), "", "")),
+    ],
+)
+async def test_a_trial_without_answer_and_lesson_is_no_success(
+    reflexion: ModuleType, answers: tuple[str, ...], trial: tuple
+) -> None:
+    found = await reflexion.attempt(Told(*answers), reflexion.Specialists(), ("lamp", "pump"), [])
+    assert found == reflexion.Trial(*trial)

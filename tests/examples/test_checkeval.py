@@ -41,6 +41,15 @@ def test_the_consensus_is_the_mean_or_what_most_judges_say(checkeval: ModuleType
     assert checkeval.consensus(VOTES, checklist, majority=True) == {"first": 0.5, "second": 0.0}
 
 
+def test_a_majority_is_of_judges_however_sure_they_are(checkeval: ModuleType) -> None:
+    checklist = checkeval.Checklist({"only": ["p"]})
+    soft = {"one": {"p": 0.99}, "two": {"p": 0.45}, "three": {"p": 0.4}}
+    assert checkeval.consensus(soft, checklist, majority=True) == {"only": 0.0}
+    undecided = {"one": {"p": 0.6}, "two": {"p": 0.5}, "three": {"p": 0.5}}
+    assert checkeval.consensus(undecided, checklist, majority=True) == {"only": 1.0}
+    assert checkeval.agreement(undecided) == pytest.approx(1 / 3)
+
+
 def test_agreement_counts_pairs_of_judges(checkeval: ModuleType) -> None:
     assert checkeval.agreement(VOTES) == pytest.approx(1 / 3)
     assert checkeval.agreement({"one": VOTES["one"]}) == 1.0

@@ -4,6 +4,8 @@ from types import ModuleType
 
 import pytest
 
+from heliostat import Answer, Choice
+
 
 @pytest.fixture(scope="module")
 def prompt_mix(load_example) -> ModuleType:
@@ -22,6 +24,14 @@ def prompt_mix(load_example) -> ModuleType:
 )
 def test_a_number_is_read_after_its_thought(prompt_mix: ModuleType, text: str, number: str) -> None:
     assert prompt_mix.final_number(text) == number
+
+
+def test_a_sample_that_was_cut_off_holds_no_number(prompt_mix: ModuleType) -> None:
+    whole, cut = (
+        Choice(text="40+64</think>104", finish_reason="stop"),
+        Choice(text="40+64", finish_reason="length"),
+    )
+    assert prompt_mix.numbers(Answer(choices=(whole, cut))) == ["104", ""]
 
 
 def test_the_majority_leaves_out_what_is_no_answer(prompt_mix: ModuleType) -> None:

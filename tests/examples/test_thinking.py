@@ -30,6 +30,16 @@ def test_a_thought_is_told_from_its_answer(
     assert thinking.split_thought(text, reasoning) == split
 
 
+def test_a_thought_that_was_cut_off_has_no_answer(thinking: ModuleType) -> None:
+    assert thinking.split_thought("lamp: 40\ntank", cut=True) == ("lamp: 40\ntank", "")
+    assert thinking.split_thought("40+93</think>13", cut=True) == ("40+93", "13")
+
+
+def test_one_reading_makes_no_question(thinking: ModuleType) -> None:
+    with pytest.raises(ValueError, match="two readings or more"):
+        thinking.sums("lamp: 40")
+
+
 def test_half_a_syllable_is_a_broken_piece(korean: ModuleType) -> None:
     half = "전".encode()[:2].decode(errors="replace")
     assert korean.broken_pieces(["전등", half, "은"]) == [half]
