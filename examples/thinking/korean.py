@@ -18,7 +18,7 @@ from heliostat.errors import HeliostatError, UnknownModelError
 
 HERE = Path(__file__).parent
 BROKEN = "\N{REPLACEMENT CHARACTER}"
-QUESTIONS = ("전등은 얼마입니까?", "펌프는 얼마입니까?", "소파는 얼마입니까?", "창문은 얼마입니까?")
+QUESTIONS = ("전등은 얼마입니까?", "펌프는 얼마입니까?", "소파는 얼마입니까?", "열쇠는 얼마입니까?")
 
 
 def broken_pieces(pieces: Sequence[str]) -> list[str]:
