@@ -9,7 +9,8 @@ from heliostat.client import Piece
 class AnswerTimes:
     """Stamps in seconds of one monotonic clock. `due_s`: when the request was due.
 
-    `pieces` counts those that say something: one may hold several tokens.
+    `pieces` counts those that say something: one may hold several tokens. What says nothing is no token:
+    some servers send the assistant's role first, before there is any.
     """
 
     due_s: float
@@ -18,10 +19,13 @@ class AnswerTimes:
     pieces: int = 0
 
     def note(self, piece: Piece, now_s: float) -> None:
-        """It came now."""
+        """It came now. The end counts as a token that is not shown, also where it is all there is."""
+        says = bool(piece.text or piece.reasoning or piece.tool_calls)
+        if not says and not piece.finish_reason:
+            return
         self.first_s = now_s if self.first_s is None else self.first_s
         self.last_s = now_s
-        self.pieces += bool(piece.text or piece.reasoning or piece.tool_calls)
+        self.pieces += says
 
     @property
     def ttft_ms(self) -> float | None:

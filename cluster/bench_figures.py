@@ -21,7 +21,9 @@ class Slo(Frozen):
 
     def keeps(self, record: Record) -> bool:
         """A failed request keeps nothing."""
-        return record.failure is None and all(
+        if record.failure is not None or record.ttft_ms is None:
+            return False
+        return all(
             limit_ms is None or took_ms is None or took_ms <= limit_ms
             for took_ms, limit_ms in ((record.ttft_ms, self.ttft_ms), (record.tpot_ms, self.tpot_ms))
         )

@@ -22,6 +22,10 @@ class Failure:
     message: str
 
 
+NO_TOKEN = Failure("NoToken", 0, "the stream ended, and no token had come")
+"""An overloaded proxy ends a stream so; as an answer it would be the fastest of all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A request that is over. Stamps are seconds of one monotonic clock.
@@ -111,21 +115,18 @@ class Sender:
         sent_s = self.clock()
         times = AnswerTimes(sent_s if due_s is None else due_s)
         self.sent += 1
-        stream = self.open(planned)
-        failure = None
+        usage, tells = Usage(), False
+        failure: Failure | None = None
         try:
-            async with stream:
+            async with self.open(planned) as stream:
                 async for piece in stream:
                     times.note(piece, self.clock())
+            usage, tells = stream.answer.usage, bool(stream.answer.served_by.decode)
         except HeliostatError as error:
             failure = _failure(error)
-        ended_s = self.clock()
-        if failure is not None:
-            self._record(Record(planned.model, sent_s, ended_s, times, failure=failure))
-            return
-        answer = stream.answer
-        tells = bool(answer.served_by.decode)
-        self._record(Record(planned.model, sent_s, ended_s, times, answer.usage, tells))
+        if failure is None and times.first_s is None:
+            failure = NO_TOKEN
+        self._record(Record(planned.model, sent_s, self.clock(), times, usage, tells, failure))
 
     def open(self, planned: Planned) -> AsyncStream:
         """For `async with`."""

@@ -1,14 +1,17 @@
-"""One family of modules on disk, of a few bytes each, and a server to chat with."""
+"""One family of modules on disk, of a few bytes each, and servers to chat with and to measure."""
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from bench_server import Answering, Ended
 from openai_server import Asked, Exchange, Json, OpenAIServer
 
+from cluster.cli import main
 from heliostat.spec import Spec
 from kvtransfer.card import Method, ModuleCard, write_card
 from kvtransfer.contract import digest_weights, read_module
@@ -163,3 +166,24 @@ class Talker:
 @pytest.fixture
 def talker(server: OpenAIServer) -> Talker:
     return Talker(server)
+
+
+@pytest.fixture
+def answering_server(server: OpenAIServer) -> Answering:
+    return Answering(server)
+
+
+@pytest.fixture
+def bench(
+    answering_server: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Awaitable[Ended]]:
+    """The command in a thread; the server is in this one."""
+
+    async def run(*args: str) -> Ended:
+        file = tmp_path / "report.json"
+        told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
+        status = await asyncio.to_thread(main, told)
+        out, err = capsys.readouterr()
+        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
+
+    return run

@@ -1,121 +1,18 @@
 """`heliostat bench` against a server that counts, refuses and forgets as it is told."""
 
 import asyncio
-import json
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from openai_server import Asked, Exchange, Json, OpenAIServer
+from openai_server import Asked
 from pty_terminal import WITHIN_S, Terminal
 
 from cluster.bench_transport import ManyConnections, transport_for
-from cluster.cli import main
 from heliostat import AsyncClient, UnreachableError
-
-AROUND = 3
-"""Tokens of the chat template; each letter is another."""
-
-
-class Ended(NamedTuple):
-    status: int
-    report: Json
-    out: str
-    err: str
-
-
-@dataclass
-class Answering:
-    """Answers with as many tokens as asked for, two in a piece.
-
-    After `holds_after` requests it answers none; `holding` is set when it has two of them.
-    """
-
-    server: OpenAIServer
-    counts: bool = True
-    knows_stream_options: bool = True
-    answers_with: Callable[[int], int] = lambda number: 200
-    holds_after: int | None = None
-    asked: list[Asked] = field(default_factory=list)
-    holding: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.server.always = self._answer
-        self.url = self.server.url
-
-    @property
-    def bodies(self) -> list[Json]:
-        """Without the set-up's own."""
-        return [each.body for each in self.asked if each.body["max_tokens"] > 1]
-
-    async def _answer(self, exchange: Exchange) -> None:
-        path = exchange.asked.path
-        if path == "/v1/models":
-            await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
-        elif path == "/tokenize" and self.counts:
-            body = exchange.asked.body
-            await exchange.answer({"count": AROUND + len(body["messages"][0]["content"]), "tokens": []})
-        elif path == "/v1/chat/completions":
-            await self._chat(exchange)
-        else:
-            await exchange.answer({"detail": "Not Found"}, 404)
-
-    async def _chat(self, exchange: Exchange) -> None:
-        body = exchange.asked.body
-        self.asked.append(exchange.asked)
-        number = len(self.bodies)
-        status = self.answers_with(number) if body["max_tokens"] > 1 else 200
-        if "stream_options" in body and not self.knows_stream_options:
-            await exchange.answer({"error": {"message": "unknown field: stream_options"}}, 400)
-        elif status != 200:
-            await exchange.answer({"error": {"message": f"no, {number}"}}, status)
-        elif self.holds_after is not None and number > self.holds_after:
-            if number == self.holds_after + 2:
-                self.holding.set()
-            await exchange.client_left()
-        else:
-            await self._stream(exchange, body)
-
-    async def _stream(self, exchange: Exchange, body: Json) -> None:
-        await exchange.head(x_heliostat_decode="decode-y#2", x_heliostat_cached_tokens="10")
-        tokens = body["max_tokens"]
-        for _ in range(0, tokens, 2):
-            await exchange.text("ab")
-        await exchange.text("", "length")
-        if "stream_options" in body:
-            prompt = AROUND + len(body["messages"][-1]["content"])
-            usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
-            await exchange.event({"choices": [], "usage": usage})
-        await exchange.event("[DONE]")
-        await exchange.end()
-
-
-@pytest.fixture
-def answering_server(server: OpenAIServer) -> Answering:
-    return Answering(server)
-
-
-@pytest.fixture
-def bench(
-    answering_server: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Awaitable[Ended]]:
-    """The command in a thread; the server is in this one."""
-
-    async def run(*args: str) -> Ended:
-        file = tmp_path / "report.json"
-        told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
-        status = await asyncio.to_thread(main, told)
-        out, err = capsys.readouterr()
-        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
-
-    return run
-
 
 BOTH = ("--model", "math", "--model", "code")
 

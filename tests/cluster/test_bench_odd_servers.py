@@ -1,0 +1,78 @@
+"""What `heliostat bench` makes of servers that stream otherwise than Heliostat does."""
+
+from collections.abc import Callable
+
+import pytest
+from openai_server import Exchange, Json
+
+from cluster.answer_times import AnswerTimes
+from heliostat import Piece, ToolCallDelta
+
+
+async def role(exchange: Exchange, finish_reason: str | None = None) -> None:
+    """What many servers send first."""
+    delta: Json = {"role": "assistant", "content": ""}
+    await exchange.event({"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
+
+
+async def done(exchange: Exchange) -> None:
+    await exchange.event("[DONE]")
+    await exchange.end()
+
+
+async def only_done(exchange: Exchange) -> None:
+    await exchange.head()
+    await done(exchange)
+
+
+async def role_and_done(exchange: Exchange) -> None:
+    await exchange.head()
+    await role(exchange)
+    await done(exchange)
+
+
+@pytest.mark.parametrize("streams", [only_done, role_and_done])
+async def test_a_stream_without_a_token_is_no_answer(bench, answering_server, streams: Callable) -> None:
+    answering_server.streams = streams
+    ended = await bench("--model", "math", "--requests", "4", "--slo-ttft-ms", "60000")
+    total = ended.report["total"]
+    assert (ended.status, total["ok"], total["failed"], total["good"]) == (1, 0, 4, 0)
+    assert "failed: 4 NoToken: the stream ended, and no token had come" in ended.out
+    assert "0.0% kept TTFT" in ended.out
+
+
+async def test_an_answer_that_says_nothing_and_ends_is_one(bench, answering_server) -> None:
+    async def ends(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("", "stop")
+        await done(exchange)
+
+    answering_server.streams = ends
+    ended = await bench("--model", "math", "--requests", "4", "--slo-ttft-ms", "60000")
+    assert (ended.status, ended.report["total"]["good"]) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "counts"),
+    [
+        (Piece(finish_reason=""), False),  # the role, as SGLang and LocalAI send it
+        (Piece(text="a"), True),
+        (Piece(reasoning="hm"), True),
+        (Piece(tool_calls=(ToolCallDelta(0, name="add"),)), True),
+        (Piece(finish_reason="stop"), True),
+    ],
+)
+def test_the_first_token_is_the_first_piece_that_says_something_or_the_end(
+    first: Piece, counts: bool
+) -> None:
+    times = AnswerTimes(due_s=1.0)
+    times.note(first, 2.0)
+    times.note(Piece(text="b"), 3.0)
+    assert times.ttft_ms == (1000 if counts else 2000)
+
+
+def test_what_says_nothing_after_the_last_token_is_not_waited_for() -> None:
+    times = AnswerTimes(due_s=1.0)
+    for piece, now_s in ((Piece(text="a"), 2.0), (Piece(text="b"), 3.0), (Piece(finish_reason=""), 9.0)):
+        times.note(piece, now_s)
+    assert times.tpot_ms(tokens=2) == 1000
