@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal
 
 from cluster.bench_record import Asking, Sender
 from cluster.bench_requests import (
@@ -23,13 +24,15 @@ from cluster.served import check_models, served_models
 from heliostat.client import AsyncClient
 from heliostat.errors import InvalidRequestError, OverloadedError, PoolUnavailableError
 
+Part = Literal["warm-up", "run"]
 LONE_SESSION = 4
 """Requests of a session that has one model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All that a run asks follows from it. There are rows of a file, or words to make prompts of."""
+    """All that a run asks follows from it. There are rows of a file, or words to make prompts of. `warmup`
+    requests come before it."""
 
     models: tuple[str, ...]
     asking: Asking
@@ -38,17 +41,43 @@ class Setup:
     rows: Sequence[Said]
     zipf: float | None
     seed: int
+    warmup: int
 
-    def sessions(self, part: str, requests: int | None) -> Iterator[Session]:
-        """Whole ones, for so many requests or without end; of another part, such as the warm-up, with other
-        prompts. Raises HeliostatError."""
+    def sessions(self, part: Part, requests: int | None) -> Iterator[Session]:
+        """Whole ones, for so many requests or without end. The run asks other prompts than the warm-up; a
+        file's go on where the warm-up has ended. Raises HeliostatError."""
         model_of = models_by(self.models, self.zipf, self.seed)
         if self.words is None:
-            return from_dataset(self.rows, model_of)
+            return from_dataset(self.rows, model_of, self.warmup if part == "run" else 0)
         found = synthetic(self.prompts, self.words, model_of, self.seed, part)
         # Else as many streams as there are requests would ask one of each session, and share nothing.
-        whole = None if requests is None else -(-requests // self.prompts.requests_per_session)
-        return islice(found, whole)
+        return islice(found, None if requests is None else self._sessions_of(requests))
+
+    def streams(self, concurrency: int, requests: int | None) -> int:
+        """How many requests of a closed loop are there at a time: at most one of each session."""
+        return concurrency if requests is None else min(concurrency, self._sessions_of(requests))
+
+    def stream_warnings(self, concurrency: int, requests: int | None) -> tuple[str, ...]:
+        """Where sessions make it fewer than were asked for."""
+        each = self.prompts.requests_per_session
+        if requests is None or each == 1 or (streams := self.streams(concurrency, requests)) == concurrency:
+            return ()
+        return (
+            f"{streams} requests at a time, not {concurrency}: {requests} are {streams} sessions of {each}, "
+            f"and a session asks one after the other; --requests {concurrency * each} would do, or --duration",
+        )
+
+    def again_warnings(self, asked: int) -> tuple[str, ...]:
+        """Where a file had fewer prompts than were asked, warm-up and all."""
+        if not self.rows or asked <= len(self.rows):
+            return ()
+        return (
+            f"{asked} prompts were asked of the file's {len(self.rows)}, warm-up and all: "
+            "those that were asked more than once may have come from a cache",
+        )
+
+    def _sessions_of(self, requests: int) -> int:
+        return -(-requests // self.prompts.requests_per_session)
 
     def describe(self) -> str:
         """What is asked, for people."""
@@ -73,7 +102,7 @@ async def set_up(args: argparse.Namespace, client: AsyncClient) -> Setup:
     # Whoever counts as vLLM does goes on after the end as vLLM does; a file's prompts end where they end.
     asking = Asking(args.api, args.output_tokens, ignore_eos=words is not None and words.counted)
     per_session = args.requests_per_session or (len(models) if len(models) > 1 else LONE_SESSION)
-    if not args.shared_prefix_tokens:
+    if rows or not args.shared_prefix_tokens:
         per_session = 1  # nothing holds more of them together
     return Setup(
         models,
@@ -83,6 +112,7 @@ async def set_up(args: argparse.Namespace, client: AsyncClient) -> Setup:
         rows,
         args.zipf,
         random.SystemRandom().randrange(10**6) if args.seed is None else args.seed,
+        args.warmup,
     )
 
 

@@ -1,6 +1,7 @@
 """`heliostat bench` against a server that counts, refuses and forgets as it is told."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -11,7 +12,12 @@ import pytest
 from openai_server import Asked
 from pty_terminal import WITHIN_S, Terminal
 
+from cluster.bars import progress_bars
+from cluster.bench import carry_out
+from cluster.bench_record import Record
+from cluster.bench_run import Run
 from cluster.bench_transport import ManyConnections, transport_for
+from cluster.cli import parser
 from heliostat import AsyncClient, UnreachableError
 
 BOTH = ("--model", "math", "--model", "code")
@@ -115,8 +121,65 @@ async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> Non
     ended = await bench("--model", "math", "--requests", "4", "--dataset", str(file))
     said = Counter(body["messages"][0]["content"] for body in answering_server.bodies)
     assert said == {"하나": 2, "둘": 2}
-    assert "asked more than once" in ended.out
+    assert "4 prompts were asked of the file's 2" in ended.out
     assert all("ignore_eos" not in body for body in answering_server.bodies)
+
+
+@pytest.mark.parametrize(("rows", "again"), [(6, False), (5, True)])
+async def test_a_warm_up_asks_rows_of_its_own(
+    bench, answering_server, tmp_path: Path, rows: int, again: bool
+) -> None:
+    """Else all that is measured would come from the caches that the warm-up has filled."""
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(rows)))
+    told = ("--warmup", "2", "--requests", "4", "--concurrency", "1", "--dataset", str(file))
+    ended = await bench("--model", "math", *told)
+    said = [body["messages"][0]["content"] for body in answering_server.bodies]
+    assert said == [str(number % rows) for number in range(6)]
+    assert ("6 prompts were asked of the file's 5, warm-up and all" in ended.out) is again
+
+
+async def test_sessions_that_are_fewer_than_the_streams_are_said(bench, answering_server) -> None:
+    told = ("--requests", "16", "--concurrency", "8", "--shared-prefix-tokens", "20")
+    ended = await bench("--model", "math", *told)
+    assert ended.out.splitlines()[1].startswith("4 at a time;")
+    assert "4 requests at a time, not 8: 16 are 4 sessions of 4" in ended.out
+    assert "--requests 32 would do" in ended.out
+    enough = await bench("--model", "math", "--shared-prefix-tokens", "20", "--requests", "32")
+    assert "8 at a time;" in enough.out and "not 8" not in enough.out
+
+
+class Stumbling(Run):
+    """Meets what nobody has foreseen, after three requests."""
+
+    noted = 0
+
+    def note(self, record: Record) -> None:
+        super().note(record)
+        self.noted += 1
+        if self.noted == 3:
+            raise ZeroDivisionError
+
+
+async def test_what_was_measured_is_told_also_when_something_unforeseen_ends_it(
+    answering_server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    told = ["bench", "--url", answering_server.url, "--model", "math", "--concurrency", "1"]
+    args = parser().parse_args(told)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.to_thread(carry_out, Stumbling(args, progress_bars()), file)
+    assert raised.group_contains(ZeroDivisionError)
+    assert json.loads(file.read_text())["total"]["ok"] == 3
+    assert "3 answered, 0 failed" in capsys.readouterr().out
+
+
+async def test_a_request_that_cannot_be_sent_is_a_failed_one(bench, tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": NaN}]}\n')
+    ended = await bench("--model", "math", "--requests", "2", "--dataset", str(file))
+    assert (ended.status, ended.report["total"]["failed"]) == (1, 2)
+    assert "failed: 2 InvalidRequestError (400): the request cannot be written as JSON" in ended.out
 
 
 @pytest.mark.parametrize(
