@@ -64,7 +64,7 @@ class Setup:
             return ()
         return (
             f"{streams} requests at a time, not {concurrency}: {requests} are {streams} sessions of {each}, "
-            f"and a session asks one after the other; --requests {concurrency * each} would do, or --duration",
+            f"a session asks one after the other; --requests {concurrency * each} would do, or --duration",
         )
 
     def again_warnings(self, asked: int) -> tuple[str, ...]:
