@@ -5,12 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+import httpx
+
 from cluster.answer_times import AnswerTimes
 from cluster.bench_requests import Planned
 from cluster.bench_tokenize import Api
 from heliostat import headers
 from heliostat.client import AsyncClient, AsyncStream, ChatOptions, CompletionOptions, Hints, Usage
-from heliostat.errors import HeliostatError, RequestError
+from heliostat.errors import HeliostatError, RequestError, StreamBrokenError, TimedOutError
+
+SHOWN = 300
+"""Characters of why a request failed: a proxy may answer with a whole page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +143,12 @@ class Sender:
 
 
 def _failure(error: HeliostatError) -> Failure:
-    return Failure(type(error).__name__, error.status if isinstance(error, RequestError) else 0, str(error))
+    kind, said = type(error).__name__, str(error)
+    if isinstance(error, StreamBrokenError):
+        # What had come of an answer is long, and says nothing of why it broke off.
+        said = f"{error.message}; {len(error.text)} characters had come"
+        if isinstance(error.__cause__, httpx.TimeoutException):
+            kind = TimedOutError.__name__
+    status = error.status if isinstance(error, RequestError) else 0
+    line = " ".join(said.split())
+    return Failure(kind, status, line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…")

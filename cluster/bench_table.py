@@ -7,10 +7,12 @@ from cluster.bench_figures import Figures, Slo
 from cluster.bench_report import Report
 from cluster.percentiles import Percentiles
 from cluster.tables import figures_table
+from cluster.tame import tame
 
 
 def render_report(report: Report, console: Console) -> None:
-    """What was asked, latencies, rates, failures, each model, and what to beware of."""
+    """What was asked, latencies, rates, failures, each model, and what to beware of. Some of it a server has
+    said."""
     head = [f"{report.url}: {', '.join(report.models)}", f"{report.load}; {report.asked}; seed {report.seed}"]
     _print(head, console)
     console.print(_latencies(report.total))
@@ -27,7 +29,7 @@ def render_report(report: Report, console: Console) -> None:
 
 def _print(lines: list[str], console: Console) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(tame(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _latencies(total: Figures) -> Table:
@@ -104,7 +106,7 @@ def _models(by_model: dict[str, Figures], slo: Slo) -> Table:
     ]
     table = figures_table("Models", *columns, *(["good"] if _limits(slo) else []))
     for model, each in by_model.items():
-        row = [model, f"{each.ok}", f"{each.failed}", *_p50_p95(each.ttft_ms), *_p50_p95(each.tpot_ms)]
+        row = [tame(model), f"{each.ok}", f"{each.failed}", *_p50_p95(each.ttft_ms), *_p50_p95(each.tpot_ms)]
         row += [f"{each.output_tokens_per_s:,.1f}"]
         row += [_share(each.cached_tokens, each), _share(each.cross_model_tokens, each)]
         if _limits(slo):

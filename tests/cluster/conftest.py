@@ -108,14 +108,17 @@ HEADERS = {
     "x_heliostat_cached_tokens": "12",
     "x_heliostat_cross_model_tokens": "7",
 }
+WILD = "\x1b[2J\x1b]0;mine\x07cleared"
+"""Commands to a terminal."""
 
 
 class Talker:
-    """An OpenAI server whose models say what they heard, or do what the question's first word says."""
+    """An OpenAI server whose models say what they heard, or do what the question says."""
 
     def __init__(self, server: OpenAIServer) -> None:
         server.always = self._answer
         self.url = server.url
+        self.lists_models = True
         self.asked_chats: list[Asked] = []
         self.holding = asyncio.Event()
         self.left = asyncio.Event()
@@ -125,6 +128,9 @@ class Talker:
         return [asked.body for asked in self.asked_chats]
 
     async def _answer(self, exchange: Exchange) -> None:
+        if exchange.asked.path == "/v1/models" and not self.lists_models:
+            await self._hold(exchange)
+            return
         if exchange.asked.path == "/v1/models":
             await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
             return
@@ -133,6 +139,8 @@ class Talker:
         question = body["messages"][-1]["content"]
         if question == "refuse":
             await exchange.answer({"error": {"message": "no such thing"}}, 400)
+        elif question == "refuse wildly":
+            await exchange.answer({"error": {"message": WILD}}, 400)
         elif question == "silent":
             await self._hold(exchange)
         else:
@@ -149,7 +157,7 @@ class Talker:
                 exchange.drop()
             return
         if question == "escape":
-            text = "\x1b[2J\x1b]0;mine\x07cleared"
+            text = WILD
         for letter in text:
             await exchange.text(letter)
         await exchange.text("", "stop")

@@ -6,7 +6,9 @@ import pytest
 from openai_server import Exchange, Json
 
 from cluster.answer_times import AnswerTimes
-from heliostat import Piece, ToolCallDelta
+from cluster.bench_record import Asking, Record, Sender
+from cluster.bench_requests import Planned
+from heliostat import AsyncClient, Piece, ToolCallDelta
 
 
 async def role(exchange: Exchange, finish_reason: str | None = None) -> None:
@@ -50,6 +52,46 @@ async def test_an_answer_that_says_nothing_and_ends_is_one(bench, answering_serv
     answering_server.streams = ends
     ended = await bench("--model", "math", "--requests", "4", "--slo-ttft-ms", "60000")
     assert (ended.status, ended.report["total"]["good"]) == (0, 4)
+
+
+async def test_what_had_come_of_a_broken_stream_is_not_repeated(bench, answering_server) -> None:
+    async def breaks(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("so far " * 1000)
+        exchange.drop()
+
+    answering_server.streams = breaks
+    ended = await bench("--model", "math", "--requests", "2")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("failed:")]
+    assert line.startswith("failed: 2 StreamBrokenError: ") and line.endswith("; 7000 characters had come")
+
+
+async def test_a_stream_that_falls_silent_has_timed_out(server) -> None:
+    async def falls_silent(exchange: Exchange) -> None:
+        await exchange.head()
+        await exchange.text("so far")
+        await exchange.client_left()
+
+    server.then(falls_silent)
+    records: list[Record] = []
+    async with AsyncClient(server.url, max_retries=0, timeout_s=0.2) as client:
+        await Sender(client, Asking("chat", 9), records.append).send(Planned("math", "a"))
+    assert [record.failure and record.failure.kind for record in records] == ["TimedOutError"]
+
+
+async def test_a_server_cannot_command_the_terminal_and_a_page_is_cut(bench, answering_server) -> None:
+    answering_server.answers_with = lambda number: 500
+    answering_server.says = "\x1b[2J\x9b2Jpage\n" + "x" * 1000
+    ended = await bench("--model", "math", "--requests", "2")
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("failed:")]
+    assert "[2J" in line and "page" in line and len(line) < 400
+    assert "\x1b" not in ended.out + ended.err and "\x9b" not in ended.out + ended.err
+
+
+async def test_an_error_before_the_run_is_tame_too(bench, answering_server) -> None:
+    answering_server.says, answering_server.refuses_all = "\x1b[2Jno", True
+    ended = await bench("--model", "math")
+    assert ended.status == 1 and "[2Jno" in ended.err and "\x1b" not in ended.err
 
 
 @pytest.mark.parametrize(
