@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cluster.bars import progress_bars
 from cluster.bench_run import Run
+from cluster.bench_saved import save_requests
 from cluster.bench_table import render_report
 from heliostat.errors import HeliostatError
 
@@ -19,12 +20,13 @@ INTERRUPTED = 130
 def bench_command(args: argparse.Namespace) -> int:
     """Exit status 1 where a request failed. Raises HeliostatError before the first one is measured."""
     allow_connections()
-    if args.json:
-        check_writable(args.json)
-    return carry_out(Run(args, progress_bars()), args.json)
+    for path in (args.json, args.save_requests):
+        if path:
+            check_writable(path)
+    return carry_out(Run(args, progress_bars()), args.json, args.save_requests)
 
 
-def carry_out(run: Run, json: Path | None) -> int:
+def carry_out(run: Run, json: Path | None = None, saved: Path | None = None) -> int:
     """What was measured is told, whatever ends the run. Raises what `Run.all` raises, but for Ctrl-C."""
     try:
         with run.progress:
@@ -38,6 +40,8 @@ def carry_out(run: Run, json: Path | None) -> int:
             render_report(report, Console())
             if json:
                 json.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if saved:
+                save_requests(saved, run.saved())
     if report.interrupted:
         return INTERRUPTED
     return 1 if report.total.failed else 0

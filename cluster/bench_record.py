@@ -65,9 +65,8 @@ class Record:
         return self.times.tpot_ms(self.output_tokens)
 
     @property
-    def e2e_ms(self) -> float:
-        """From when it was due to the last byte."""
-        return (self.ended_s - self.times.due_s) * 1000
+    def e2e_ms(self) -> float | None:
+        return self.times.e2e_ms
 
     @property
     def late_ms(self) -> float:

@@ -12,10 +12,12 @@ import heliostat
 from cluster.api_key import key
 from cluster.bench_args import DEFAULT_REQUESTS
 from cluster.bench_figures import Slo, by_model, figures
+from cluster.bench_flags import flags_of
 from cluster.bench_load import Limit, closed_loop, open_loop
 from cluster.bench_record import Record, Sender
-from cluster.bench_report import Lag, Report, count_warnings, length_warnings
+from cluster.bench_report import Lag, Report, count_warnings, length_warnings, timeout_warnings
 from cluster.bench_requests import Session, alternating
+from cluster.bench_saved import SavedRequest
 from cluster.bench_setup import Setup, set_up
 from cluster.bench_transport import transport_for
 from cluster.percentiles import Percentiles
@@ -103,29 +105,35 @@ class Run:
             text = f"warning: {about}: {args.url} does not say how it counts"
             self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def saved(self) -> Iterator[SavedRequest]:
+        """Each request that is over."""
+        return (SavedRequest.of(record, self._began_s) for record in self._records)
+
     def report(self) -> Report:
         """Of what was measured, once it has begun."""
         args, setup, elapsed_s = self._args, self._setup, self._elapsed_s
-        slo = Slo(ttft_ms=args.slo_ttft_ms, tpot_ms=args.slo_tpot_ms)
+        slo = Slo(ttft_ms=args.slo_ttft_ms, tpot_ms=args.slo_tpot_ms, e2e_ms=args.slo_e2e_ms)
         total = figures(self._records, elapsed_s, slo)
         lag = Lag(
             late_ms=Percentiles.of(record.late_ms for record in self._records if args.rate),
             stall_p99_ms=self._watch.stalls.quantile(0.99),
             cpu_share=self._cpu_s / elapsed_s if elapsed_s else 0.0,
         )
-        streams = setup.streams(args.concurrency, self._requests)
+        flags = flags_of(args, setup, self._requests)
         warnings = setup.again_warnings(len(self._warmed) + len(self._records))
         if not setup.rows:
             warnings += length_warnings(total, args.prompt_tokens)
         if args.rate is None:
             warnings += setup.stream_warnings(args.concurrency, self._requests)
+        warnings += timeout_warnings(total, args.timeout)
         warm_failed = sum(each.failure is not None for each in self._warmed)
         return Report(
             version=heliostat.__version__,
             url=args.url,
             models=setup.models,
-            load=f"{args.rate:g} requests/s (Poisson)" if args.rate else f"{streams} at a time",
+            load=f"{args.rate:g} requests/s (Poisson)" if args.rate else f"{flags.streams} at a time",
             asked=setup.describe(),
+            flags=flags,
             seed=setup.seed,
             slo=slo,
             elapsed_s=elapsed_s,

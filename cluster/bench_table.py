@@ -33,9 +33,16 @@ def _print(lines: list[str], console: Console) -> None:
 
 
 def _latencies(total: Figures) -> Table:
-    table = figures_table(None, "ms", "p50", "p90", "p95", "p99")
-    for name, of in (("TTFT", total.ttft_ms), ("TPOT", total.tpot_ms), ("end to end", total.e2e_ms)):
-        table.add_row(name, *(_ms(value) for value in (of.p50, of.p90, of.p95, of.p99)))
+    table = figures_table(None, "ms", "mean", "min", "p50", "p90", "p95", "p99", "max")
+    rows = (
+        ("TTFT", total.ttft_ms),
+        ("TPOT", total.tpot_ms),
+        ("ITL", total.itl_ms),
+        ("end to end", total.e2e_ms),
+    )
+    for name, of in rows:
+        values = (of.mean, of.min, of.p50, of.p90, of.p95, of.p99, of.max)
+        table.add_row(name, *(_ms(value) for value in values))
     return table
 
 
@@ -87,7 +94,7 @@ def _goodput(report: Report) -> list[str]:
 
 
 def _limits(slo: Slo) -> str:
-    limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms))
+    limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("end to end", slo.e2e_ms))
     return " and ".join(f"{name} {limit:g} ms" for name, limit in limits if limit is not None)
 
 

@@ -33,7 +33,7 @@ async def test_a_closed_loop_over_two_models(bench, answering_server) -> None:
     assert (total["cached_tokens"], total["cross_model_tokens"]) == (200, 0)
     assert {model: each["ok"] for model, each in ended.report["by_model"].items()} == {"math": 10, "code": 10}
     assert 0 < total["ttft_ms"]["p50"] <= total["ttft_ms"]["p99"] <= total["e2e_ms"]["p99"]
-    assert total["tpot_ms"]["p50"] > 0
+    assert total["tpot_ms"]["p50"] > 0 and total["itl_ms"]["max"] > 0
     assert len({body["messages"][0]["content"] for body in answering_server.bodies}) == 20
     assert {(body["ignore_eos"], body["temperature"]) for body in answering_server.bodies} == {(True, 0)}
     assert "20 answered, 0 failed" in ended.out and "prompts" not in ended.err
@@ -93,6 +93,40 @@ async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> N
 async def test_a_connection_serves_one_request_after_the_other(bench, answering_server) -> None:
     await bench("--model", "math", "--requests", "40", "--concurrency", "2")
     assert answering_server.server.connections <= 8 + 2, "eight of the set-up's questions, and two streams"
+
+
+async def test_each_request_is_a_line_of_a_file(bench, answering_server, tmp_path: Path) -> None:
+    answering_server.answers_with = lambda number: 429 if number == 3 else 200
+    file = tmp_path / "requests.jsonl"
+    told = ("--requests", "5", "--concurrency", "1", "--output-tokens", "6", "--save-requests", str(file))
+    await bench(*BOTH, *told)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["model"], line["error"], line["status"]) for line in lines] == [
+        ("math", "", 0),
+        ("code", "", 0),
+        ("math", "OverloadedError", 429),
+        ("code", "", 0),
+        ("math", "", 0),
+    ]
+    first, failed = lines[0], lines[2]
+    assert 0 <= first["due_s"] <= first["sent_s"] < first["ended_s"]
+    assert 0 < first["ttft_ms"] <= first["e2e_ms"] and first["tpot_ms"] > 0 and len(first["itl_ms"]) == 2
+    assert (first["prompt_tokens"], first["output_tokens"], first["counted"]) == (256, 6, True)
+    assert (failed["ttft_ms"], failed["output_tokens"], failed["message"]) == (None, 0, "no, 3")
+
+
+async def test_what_a_run_was_told_is_in_numbers(bench, tmp_path: Path) -> None:
+    told = ("--requests", "6", "--concurrency", "8", "--shared-prefix-tokens", "20", "--warmup", "2")
+    flags = (await bench("--model", "math", *told, "--timeout", "30")).report["flags"]
+    assert (flags["requests"], flags["concurrency"], flags["streams"], flags["warmup"]) == (6, 8, 2, 2)
+    assert (flags["prompt_tokens"], flags["shared_prefix_tokens"], flags["requests_per_session"]) == (
+        256,
+        20,
+        4,
+    )
+    assert (flags["rate_per_s"], flags["timeout_s"], flags["api"]) == (None, 30.0, "chat")
+    opened = (await bench("--model", "math", "--requests", "2", "--rate", "50")).report["flags"]
+    assert (opened["rate_per_s"], opened["streams"], opened["exact_length"]) == (50.0, None, True)
 
 
 async def test_connections_are_given_back_whatever_becomes_of_a_request(server, answering) -> None:
@@ -190,6 +224,7 @@ async def test_a_request_that_cannot_be_sent_is_a_failed_one(bench, tmp_path: Pa
         (("--model", "math", "--prompt-tokens", "3"), "have no room for a word: 3 are the template's"),
         (("--model", "math", "--dataset", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
         (("--model", "math", "--json", "nowhere/report.json"), "nowhere/report.json cannot be written"),
+        (("--model", "math", "--save-requests", "nowhere/a.jsonl"), "nowhere/a.jsonl cannot be written"),
     ],
 )
 async def test_what_cannot_be_measured_is_said_before_it_begins(
