@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cluster.flag_types import count, natural, not_negative, positive
+from cluster.flag_types import count, json_object, natural, not_negative, positive
 from cluster.serve_args import DEFAULT_URL
 
 DEFAULT_REQUESTS = 100
@@ -116,6 +116,12 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         default=64,
         metavar="N",
         help="of each answer, at most; exactly where the server can be told so (default: %(default)s)",
+    )
+    group.add_argument(
+        "--extra-body",
+        type=json_object,
+        metavar="JSON",
+        help='further keys of each request, which win, like {"reasoning_effort": "low"}',
     )
     group.add_argument(
         "--seed", type=natural, metavar="N", help="of all that is drawn (default: by chance, and said)"

@@ -2,6 +2,8 @@
 
 import argparse
 
+from pydantic import JsonValue
+
 from cluster.bench_figures import Frozen
 from cluster.bench_setup import Setup
 from cluster.bench_tokenize import Api
@@ -29,6 +31,8 @@ class Flags(Frozen):
     dataset_prompts: int | None
     output_tokens: int
     exact_length: bool
+    temperature: float | None
+    extra_body: dict[str, JsonValue]
     zipf: float | None
     timeout_s: float
 
@@ -50,7 +54,9 @@ def flags_of(args: argparse.Namespace, setup: Setup, requests: int | None) -> Fl
         dataset=str(args.dataset) if args.dataset else None,
         dataset_prompts=len(setup.rows) or None,
         output_tokens=args.output_tokens,
-        exact_length=setup.asking.ignore_eos,
+        exact_length=setup.asking.dialect.ignore_eos,
+        temperature=0.0 if setup.asking.dialect.temperature else None,
+        extra_body=args.extra_body or {},
         zipf=args.zipf,
         timeout_s=args.timeout,
     )

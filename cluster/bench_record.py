@@ -10,6 +10,7 @@ import httpx
 from cluster.answer_times import AnswerTimes
 from cluster.bench_requests import Planned
 from cluster.bench_tokenize import Api
+from cluster.dialect import Dialect
 from heliostat import headers
 from heliostat.client import AsyncClient, AsyncStream, ChatOptions, CompletionOptions, Hints, Usage
 from heliostat.errors import HeliostatError, RequestError, StreamBrokenError, TimedOutError
@@ -76,24 +77,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How all requests are asked. `usage`: ask for token counts; `ignore_eos`: answers have full length."""
+    """How all requests are asked. `extra_body`: further keys of each."""
 
     api: Api
     output_tokens: int
-    usage: bool = True
-    ignore_eos: bool = False
+    dialect: Dialect = field(default_factory=Dialect)
+    extra_body: Mapping[str, object] = field(default_factory=dict)
 
     def options(self, planned: Planned) -> ChatOptions:
         """A session's requests come with its name, and with the hint that its beginning comes again."""
         options = ChatOptions(max_tokens=self.output_tokens, temperature=0)
-        if not self.usage:
-            options["stream_options"] = None
-        if self.ignore_eos:
-            options["extra_body"] = {"ignore_eos": True}
+        if self.extra_body:
+            options["extra_body"] = self.extra_body
         if planned.session:
             options["extra_headers"] = {headers.SESSION: planned.session}
             options["hints"] = Hints(reuse_soon=True)
-        return options
+        return self.dialect.said(options)
 
 
 class Sender:

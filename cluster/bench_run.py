@@ -125,6 +125,7 @@ class Run:
             warnings += length_warnings(total, args.prompt_tokens)
         if args.rate is None:
             warnings += setup.stream_warnings(args.concurrency, self._requests)
+        warnings += setup.chance_warnings()
         warnings += timeout_warnings(total, args.timeout)
         warm_failed = sum(each.failure is not None for each in self._warmed)
         return Report(

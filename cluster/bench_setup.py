@@ -3,6 +3,7 @@
 import argparse
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
@@ -20,9 +21,10 @@ from cluster.bench_requests import (
 )
 from cluster.bench_tokenize import TokenCounter
 from cluster.bench_words import Words, learn_words
+from cluster.dialect import Dialect, Droppable, first_taken
 from cluster.served import check_models, served_models
 from heliostat.client import AsyncClient
-from heliostat.errors import InvalidRequestError, OverloadedError, PoolUnavailableError
+from heliostat.errors import OverloadedError, PoolUnavailableError
 
 Part = Literal["warm-up", "run"]
 LONE_SESSION = 4
@@ -76,12 +78,20 @@ class Setup:
             "those that were asked more than once may have come from a cache",
         )
 
+    def chance_warnings(self) -> tuple[str, ...]:
+        """Where answers are not always the likeliest ones."""
+        if self.asking.dialect.temperature:
+            return ()
+        return (f"{self.models[0]} takes no temperature: its answers are drawn by chance",)
+
     def _sessions_of(self, requests: int) -> int:
         return -(-requests // self.prompts.requests_per_session)
 
     def describe(self) -> str:
         """What is asked, for people."""
-        length = f"{'' if self.asking.ignore_eos else 'at most '}{self.asking.output_tokens} tokens out"
+        length = (
+            f"{'' if self.asking.dialect.ignore_eos else 'at most '}{self.asking.output_tokens} tokens out"
+        )
         if self.rows:
             return f"{len(self.rows)} prompts of a file, {length}"
         shared = ""
@@ -100,7 +110,8 @@ async def set_up(args: argparse.Namespace, client: AsyncClient) -> Setup:
         async with TokenCounter(args.url, models[0], args.api) as counter:
             words = await learn_words(counter.count)
     # Whoever counts as vLLM does goes on after the end as vLLM does; a file's prompts end where they end.
-    asking = Asking(args.api, args.output_tokens, ignore_eos=words is not None and words.counted)
+    dialect = Dialect(ignore_eos=words is not None and words.counted)
+    asking = Asking(args.api, args.output_tokens, dialect, args.extra_body or {})
     per_session = args.requests_per_session or (len(models) if len(models) > 1 else LONE_SESSION)
     if rows or not args.shared_prefix_tokens:
         per_session = 1  # nothing holds more of them together
@@ -121,21 +132,20 @@ async def _accepted(client: AsyncClient, asking: Asking, model: str) -> Asking:
 
     Raises what is wrong with all of them. A server that is busy now is measured all the same.
     """
-    for usage, ignore_eos in ((True, asking.ignore_eos), (False, asking.ignore_eos), (True, False)):
-        tried = replace(asking, usage=usage, ignore_eos=ignore_eos)
-        try:
-            await _ask_once(client, tried, model)
-            return tried
-        except (OverloadedError, PoolUnavailableError):
-            return tried
-        except InvalidRequestError:
-            continue
-    plain = replace(asking, usage=False, ignore_eos=False)
-    await _ask_once(client, plain, model)
-    return plain
+
+    async def ask(dialect: Dialect) -> None:
+        # A reasoning model thinks first: with a single token it may say that it could not finish.
+        tokens = 1 if dialect.max_tokens else asking.output_tokens
+        with suppress(OverloadedError, PoolUnavailableError):
+            await _ask_once(client, replace(asking, output_tokens=tokens, dialect=dialect), model)
+
+    chats_only: tuple[Droppable, ...] = ("max_tokens",) if asking.api == "chat" else ()
+    rungs = asking.dialect.rungs("usage", "ignore_eos", *chats_only, "temperature")
+    dialect, _ = await first_taken(rungs, ask)
+    return replace(asking, dialect=dialect)
 
 
 async def _ask_once(client: AsyncClient, asking: Asking, model: str) -> None:
-    sender = Sender(client, replace(asking, output_tokens=1), lambda record: None)
+    sender = Sender(client, asking, lambda record: None)
     async with sender.open(Planned(model, "a")) as stream:
         await stream.read()

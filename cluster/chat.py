@@ -121,4 +121,6 @@ def _options(args: argparse.Namespace) -> ChatOptions:
         options["temperature"] = args.temperature
     if args.max_tokens is not None:
         options["max_tokens"] = args.max_tokens
+    if args.extra_body:
+        options["extra_body"] = args.extra_body
     return options

@@ -113,12 +113,16 @@ WILD = "\x1b[2J\x1b]0;mine\x07cleared"
 
 
 class Talker:
-    """An OpenAI server whose models say what they heard, or do what the question says."""
+    """An OpenAI server whose models say what they heard, or do what the question says.
+
+    `unknown` keys of a request are refused.
+    """
 
     def __init__(self, server: OpenAIServer) -> None:
         server.always = self._answer
         self.url = server.url
         self.lists_models = True
+        self.unknown: frozenset[str] = frozenset()
         self.asked_chats: list[Asked] = []
         self.holding = asyncio.Event()
         self.left = asyncio.Event()
@@ -137,7 +141,9 @@ class Talker:
         self.asked_chats.append(exchange.asked)
         body = exchange.asked.body
         question = body["messages"][-1]["content"]
-        if question == "refuse":
+        if refused := sorted(self.unknown & body.keys()):
+            await exchange.answer({"error": {"message": f"unknown {refused[0]}"}}, 400)
+        elif question == "refuse":
             await exchange.answer({"error": {"message": "no such thing"}}, 400)
         elif question == "refuse wildly":
             await exchange.answer({"error": {"message": WILD}}, 400)

@@ -82,7 +82,7 @@ async def test_failures_are_counted_and_not_asked_again(bench, answering_server)
 
 
 async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> None:
-    answering_server.counts = answering_server.knows_stream_options = False
+    answering_server.counts, answering_server.unknown = False, frozenset({"stream_options"})
     ended = await bench("--model", "math", "--requests", "5", "--output-tokens", "10")
     assert "prompts have about 256 tokens, one a word" in ended.err
     assert ended.report["total"]["output_tokens"] == 25, "pieces"

@@ -171,6 +171,8 @@ FLAGS = Flags(
     dataset_prompts=None,
     output_tokens=10,
     exact_length=True,
+    temperature=0.0,
+    extra_body={},
     zipf=None,
     timeout_s=60.0,
 )

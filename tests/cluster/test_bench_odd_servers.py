@@ -89,9 +89,28 @@ async def test_a_server_cannot_command_the_terminal_and_a_page_is_cut(bench, ans
 
 
 async def test_an_error_before_the_run_is_tame_too(bench, answering_server) -> None:
-    answering_server.says, answering_server.refuses_all = "\x1b[2Jno", True
+    answering_server.says, answering_server.unknown = "\x1b[2Jno", frozenset({"model"})
     ended = await bench("--model", "math")
     assert ended.status == 1 and "[2Jno" in ended.err and "\x1b" not in ended.err
+
+
+async def test_a_reasoning_model_of_openai(bench, answering_server) -> None:
+    answering_server.counts, answering_server.unknown = False, frozenset({"max_tokens", "temperature"})
+    ended = await bench("--model", "math", "--requests", "3", "--output-tokens", "8")
+    measured = [each.body for each in answering_server.asked[-3:]]
+    assert {body["max_completion_tokens"] for body in measured} == {8}
+    assert all("stream_options" in body and not answering_server.unknown & body.keys() for body in measured)
+    assert (ended.status, ended.report["total"]["output_tokens"]) == (0, 24)
+    assert "math takes no temperature: its answers are drawn by chance" in ended.out
+    assert ended.report["flags"]["temperature"] is None
+
+
+async def test_further_keys_go_with_each_request(bench, answering_server) -> None:
+    told = ("--model", "math", "--requests", "3", "--extra-body", '{"reasoning_effort": "low", "top_k": 5}')
+    ended = await bench(*told)
+    assert {(body["reasoning_effort"], body["top_k"]) for body in answering_server.bodies} == {("low", 5)}
+    assert all(body["ignore_eos"] for body in answering_server.bodies)
+    assert ended.report["flags"]["extra_body"] == {"reasoning_effort": "low", "top_k": 5}
 
 
 @pytest.mark.parametrize(
