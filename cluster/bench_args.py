@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cluster.flag_types import count, natural, not_negative, positive
+from cluster.flag_types import count, json_object, natural, not_negative, positive
 from cluster.serve_args import DEFAULT_URL
 
 DEFAULT_REQUESTS = 100
@@ -48,7 +48,7 @@ def _whom(group: argparse._ArgumentGroup) -> None:
         type=positive,
         default=60.0,
         metavar="S",
-        help="a request fails when nothing comes for so long (default: 60)",
+        help="a request fails when nothing comes for so long, and is in no latency (default: 60)",
     )
 
 
@@ -64,7 +64,8 @@ def _load(group: argparse._ArgumentGroup) -> None:
         type=count,
         default=DEFAULT_CONCURRENCY,
         metavar="N",
-        help="closed loop: so many at a time, each followed by the next (default: %(default)s)",
+        help="closed loop: so many at a time, each followed by the next, at most one of a session "
+        "(default: %(default)s)",
     )
     loop.add_argument(
         "--rate",
@@ -73,7 +74,12 @@ def _load(group: argparse._ArgumentGroup) -> None:
         help="open loop: so many begin per second (Poisson), whatever becomes of them",
     )
     group.add_argument(
-        "--warmup", type=natural, default=0, metavar="N", help="requests before, not counted (default: 0)"
+        "--warmup",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="requests before, not counted, in a closed loop, "
+        f"{DEFAULT_CONCURRENCY} at a time before an open one (default: 0)",
     )
 
 
@@ -112,6 +118,12 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         help="of each answer, at most; exactly where the server can be told so (default: %(default)s)",
     )
     group.add_argument(
+        "--extra-body",
+        type=json_object,
+        metavar="JSON",
+        help='further keys of each request, which win, like {"reasoning_effort": "low"}',
+    )
+    group.add_argument(
         "--seed", type=natural, metavar="N", help="of all that is drawn (default: by chance, and said)"
     )
 
@@ -119,4 +131,8 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
 def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--slo-ttft-ms", type=positive, metavar="MS", help="for goodput")
     group.add_argument("--slo-tpot-ms", type=positive, metavar="MS", help="for goodput")
+    group.add_argument("--slo-e2e-ms", type=positive, metavar="MS", help="for goodput, end to end")
     group.add_argument("--json", type=Path, metavar="FILE", help="write the report there, too")
+    group.add_argument(
+        "--save-requests", type=Path, metavar="FILE", help="write a JSON line for each request there"
+    )

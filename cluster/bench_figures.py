@@ -18,13 +18,18 @@ class Slo(Frozen):
 
     ttft_ms: float | None = None
     tpot_ms: float | None = None
+    e2e_ms: float | None = None
 
     def keeps(self, record: Record) -> bool:
         """A failed request keeps nothing."""
-        return record.failure is None and all(
-            limit_ms is None or took_ms is None or took_ms <= limit_ms
-            for took_ms, limit_ms in ((record.ttft_ms, self.ttft_ms), (record.tpot_ms, self.tpot_ms))
+        if record.failure is not None or record.ttft_ms is None:
+            return False
+        limits = (
+            (record.ttft_ms, self.ttft_ms),
+            (record.tpot_ms, self.tpot_ms),
+            (record.e2e_ms, self.e2e_ms),
         )
+        return all(limit_ms is None or took_ms is None or took_ms <= limit_ms for took_ms, limit_ms in limits)
 
 
 class ErrorCount(Frozen):
@@ -39,7 +44,8 @@ class ErrorCount(Frozen):
 class Figures(Frozen):
     """Of some requests that are over. Latencies, tokens and rates are those of the ones that were answered.
 
-    TTFT and end-to-end times count from when a request was due, in ms. `cached_tokens` of the prompt tokens
+    TTFT and end-to-end times count from when a request was due, in ms. ITL are the gaps between all pieces of
+    all answers. `cached_tokens` of the prompt tokens
     came from a cache, `cross_model_tokens` of those because another model had brought them; None where no
     server tells. `good` kept the SLO. `counted` were counted in tokens by the server, the other answers in
     pieces. Rates are per second of the whole run.
@@ -50,6 +56,7 @@ class Figures(Frozen):
     errors: tuple[ErrorCount, ...]
     ttft_ms: Percentiles
     tpot_ms: Percentiles
+    itl_ms: Percentiles
     e2e_ms: Percentiles
     prompt_tokens: int
     prompt_tokens_least: int
@@ -80,6 +87,7 @@ def figures(records: Sequence[Record], elapsed_s: float, slo: Slo) -> Figures:
         errors=_errors(records),
         ttft_ms=Percentiles.of(record.ttft_ms for record in answered),
         tpot_ms=Percentiles.of(record.tpot_ms for record in answered),
+        itl_ms=Percentiles.of(gap_ms for record in answered for gap_ms in record.times.gaps_ms),
         e2e_ms=Percentiles.of(record.e2e_ms for record in answered),
         prompt_tokens=sum(prompts),
         prompt_tokens_least=min(prompts, default=0),

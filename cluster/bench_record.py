@@ -5,12 +5,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+import httpx
+
 from cluster.answer_times import AnswerTimes
 from cluster.bench_requests import Planned
 from cluster.bench_tokenize import Api
+from cluster.dialect import Dialect
 from heliostat import headers
 from heliostat.client import AsyncClient, AsyncStream, ChatOptions, CompletionOptions, Hints, Usage
-from heliostat.errors import HeliostatError, RequestError
+from heliostat.errors import HeliostatError, RequestError, StreamBrokenError, TimedOutError
+
+SHOWN = 300
+"""Characters of why a request failed: a proxy may answer with a whole page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,10 @@ class Failure:
     kind: str
     status: int
     message: str
+
+
+NO_TOKEN = Failure("NoToken", 0, "the stream ended, and no token had come")
+"""An overloaded proxy ends a stream so; as an answer it would be the fastest of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +66,8 @@ class Record:
         return self.times.tpot_ms(self.output_tokens)
 
     @property
-    def e2e_ms(self) -> float:
-        """From when it was due to the last byte."""
-        return (self.ended_s - self.times.due_s) * 1000
+    def e2e_ms(self) -> float | None:
+        return self.times.e2e_ms
 
     @property
     def late_ms(self) -> float:
@@ -68,24 +77,22 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How all requests are asked. `usage`: ask for token counts; `ignore_eos`: answers have full length."""
+    """How all requests are asked. `extra_body`: further keys of each."""
 
     api: Api
     output_tokens: int
-    usage: bool = True
-    ignore_eos: bool = False
+    dialect: Dialect = field(default_factory=Dialect)
+    extra_body: Mapping[str, object] = field(default_factory=dict)
 
     def options(self, planned: Planned) -> ChatOptions:
         """A session's requests come with its name, and with the hint that its beginning comes again."""
         options = ChatOptions(max_tokens=self.output_tokens, temperature=0)
-        if not self.usage:
-            options["stream_options"] = None
-        if self.ignore_eos:
-            options["extra_body"] = {"ignore_eos": True}
+        if self.extra_body:
+            options["extra_body"] = self.extra_body
         if planned.session:
             options["extra_headers"] = {headers.SESSION: planned.session}
             options["hints"] = Hints(reuse_soon=True)
-        return options
+        return self.dialect.said(options)
 
 
 class Sender:
@@ -111,21 +118,18 @@ class Sender:
         sent_s = self.clock()
         times = AnswerTimes(sent_s if due_s is None else due_s)
         self.sent += 1
-        stream = self.open(planned)
-        failure = None
+        usage, tells = Usage(), False
+        failure: Failure | None = None
         try:
-            async with stream:
+            async with self.open(planned) as stream:
                 async for piece in stream:
                     times.note(piece, self.clock())
+            usage, tells = stream.answer.usage, bool(stream.answer.served_by.decode)
         except HeliostatError as error:
             failure = _failure(error)
-        ended_s = self.clock()
-        if failure is not None:
-            self._record(Record(planned.model, sent_s, ended_s, times, failure=failure))
-            return
-        answer = stream.answer
-        tells = bool(answer.served_by.decode)
-        self._record(Record(planned.model, sent_s, ended_s, times, answer.usage, tells))
+        if failure is None and times.first_s is None:
+            failure = NO_TOKEN
+        self._record(Record(planned.model, sent_s, self.clock(), times, usage, tells, failure))
 
     def open(self, planned: Planned) -> AsyncStream:
         """For `async with`."""
@@ -137,4 +141,12 @@ class Sender:
 
 
 def _failure(error: HeliostatError) -> Failure:
-    return Failure(type(error).__name__, error.status if isinstance(error, RequestError) else 0, str(error))
+    kind, said = type(error).__name__, str(error)
+    if isinstance(error, StreamBrokenError):
+        # What had come of an answer is long, and says nothing of why it broke off.
+        said = f"{error.message}; {len(error.text)} characters had come"
+        if isinstance(error.__cause__, httpx.TimeoutException):
+            kind = TimedOutError.__name__
+    status = error.status if isinstance(error, RequestError) else 0
+    line = " ".join(said.split())
+    return Failure(kind, status, line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…")

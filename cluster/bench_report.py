@@ -1,7 +1,9 @@
 """What `heliostat bench --json` writes, and what a reader must be warned of."""
 
 from cluster.bench_figures import Figures, Frozen, Slo
+from cluster.bench_flags import Flags
 from cluster.percentiles import Percentiles
+from heliostat.errors import TimedOutError
 
 SMALL_MS = 5.0
 """Timers are late by some milliseconds on any machine that does something else, too."""
@@ -41,7 +43,7 @@ class Lag(Frozen):
 class Report(Frozen):
     """One run. `unfinished` requests had begun when it was interrupted; they are in no figure.
 
-    `by_model` is empty for a single model. `warnings` are for people.
+    `by_model` is empty for a single model. `load`, `asked` and `warnings` are for people.
     """
 
     version: str
@@ -49,6 +51,7 @@ class Report(Frozen):
     models: tuple[str, ...]
     load: str
     asked: str
+    flags: Flags
     seed: int
     slo: Slo
     elapsed_s: float
@@ -79,3 +82,14 @@ def length_warnings(total: Figures, asked: int) -> tuple[str, ...]:
         return ()
     had = f"{least}" if least == most else f"{least} to {most}"
     return (f"prompts were to have {asked} tokens, and the server counted {had}",)
+
+
+def timeout_warnings(total: Figures, timeout_s: float) -> tuple[str, ...]:
+    """Where the slowest are in no percentile."""
+    count = sum(each.count for each in total.errors if each.kind == TimedOutError.__name__)
+    if not count:
+        return ()
+    return (
+        f"{count} requests got nothing for {timeout_s:g} s (--timeout) and failed: "
+        "the slowest answers are in no latency, whose tail is longer than what is said",
+    )

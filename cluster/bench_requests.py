@@ -124,6 +124,7 @@ def _said(place: str, line: str, chat: bool) -> Said:
     return row.prompt
 
 
-def from_dataset(rows: Sequence[Said], model_of: Chooser) -> Iterator[Session]:
-    """In the file's order, and again from its beginning."""
-    return ((Planned(model_of(number), said),) for number, said in enumerate(itertools.cycle(rows)))
+def from_dataset(rows: Sequence[Said], model_of: Chooser, first: int = 0) -> Iterator[Session]:
+    """In the file's order from the row of that number on, and again from its beginning."""
+    said = itertools.islice(itertools.cycle(rows), first % len(rows), None)
+    return ((Planned(model_of(number), each),) for number, each in enumerate(said))

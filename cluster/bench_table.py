@@ -7,10 +7,12 @@ from cluster.bench_figures import Figures, Slo
 from cluster.bench_report import Report
 from cluster.percentiles import Percentiles
 from cluster.tables import figures_table
+from cluster.tame import tame
 
 
 def render_report(report: Report, console: Console) -> None:
-    """What was asked, latencies, rates, failures, each model, and what to beware of."""
+    """What was asked, latencies, rates, failures, each model, and what to beware of. Some of it a server has
+    said."""
     head = [f"{report.url}: {', '.join(report.models)}", f"{report.load}; {report.asked}; seed {report.seed}"]
     _print(head, console)
     console.print(_latencies(report.total))
@@ -27,13 +29,20 @@ def render_report(report: Report, console: Console) -> None:
 
 def _print(lines: list[str], console: Console) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(tame(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _latencies(total: Figures) -> Table:
-    table = figures_table(None, "ms", "p50", "p90", "p95", "p99")
-    for name, of in (("TTFT", total.ttft_ms), ("TPOT", total.tpot_ms), ("end to end", total.e2e_ms)):
-        table.add_row(name, *(_ms(value) for value in (of.p50, of.p90, of.p95, of.p99)))
+    table = figures_table(None, "ms", "mean", "min", "p50", "p90", "p95", "p99", "max")
+    rows = (
+        ("TTFT", total.ttft_ms),
+        ("TPOT", total.tpot_ms),
+        ("ITL", total.itl_ms),
+        ("end to end", total.e2e_ms),
+    )
+    for name, of in rows:
+        values = (of.mean, of.min, of.p50, of.p90, of.p95, of.p99, of.max)
+        table.add_row(name, *(_ms(value) for value in values))
     return table
 
 
@@ -85,7 +94,7 @@ def _goodput(report: Report) -> list[str]:
 
 
 def _limits(slo: Slo) -> str:
-    limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms))
+    limits = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("end to end", slo.e2e_ms))
     return " and ".join(f"{name} {limit:g} ms" for name, limit in limits if limit is not None)
 
 
@@ -104,7 +113,7 @@ def _models(by_model: dict[str, Figures], slo: Slo) -> Table:
     ]
     table = figures_table("Models", *columns, *(["good"] if _limits(slo) else []))
     for model, each in by_model.items():
-        row = [model, f"{each.ok}", f"{each.failed}", *_p50_p95(each.ttft_ms), *_p50_p95(each.tpot_ms)]
+        row = [tame(model), f"{each.ok}", f"{each.failed}", *_p50_p95(each.ttft_ms), *_p50_p95(each.tpot_ms)]
         row += [f"{each.output_tokens_per_s:,.1f}"]
         row += [_share(each.cached_tokens, each), _share(each.cross_model_tokens, each)]
         if _limits(slo):

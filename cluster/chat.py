@@ -100,7 +100,13 @@ class Chat:
             self._conversation.reset()
             self._screen.note("forgotten")
         else:
-            self._served = self._runner.run(served_models(self._client, self._url))
+            try:
+                self._served = self._runner.run(served_models(self._client, self._url))
+            except KeyboardInterrupt:
+                if not self._screen.interactive:
+                    raise
+                self._screen.note("stopped; the conversation is as it was")
+                return
             if name == "model":
                 (self._conversation.model,) = check_models([argument], self._served, self._url)
             self._screen.note("  ".join(self._marked(each) for each in self._served or [argument]))
@@ -115,4 +121,6 @@ def _options(args: argparse.Namespace) -> ChatOptions:
         options["temperature"] = args.temperature
     if args.max_tokens is not None:
         options["max_tokens"] = args.max_tokens
+    if args.extra_body:
+        options["extra_body"] = args.extra_body
     return options

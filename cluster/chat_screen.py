@@ -1,6 +1,5 @@
 """What a chat shows: answers on stdout; in a pipe nothing but them, and all else on stderr."""
 
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,9 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster.answer_times import AnswerTimes
+from cluster.tame import tame
 from heliostat.client import Answer, Piece
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Screen:
@@ -33,13 +31,13 @@ class Screen:
         """What is new of an answer. A terminal gets no control characters from a model, and sees it think."""
         if piece.reasoning and self.interactive:
             self._thinking = self._line_open = True
-            self._aside.print(Text(_tame(piece.reasoning), style="dim italic"), end="", soft_wrap=True)
+            self._aside.print(Text(tame(piece.reasoning), style="dim italic"), end="", soft_wrap=True)
         if not piece.text:
             return
         if self._thinking:
             self._thinking = False
             self._out.write("\n")
-        self._out.write(_tame(piece.text) if self.interactive else piece.text)
+        self._out.write(tame(piece.text) if self.interactive else piece.text)
         self._out.flush()
         self._line_open = not piece.text.endswith("\n")
 
@@ -51,12 +49,12 @@ class Screen:
         self._begin()
 
     def note(self, text: str) -> None:
-        """About the chat, not of it."""
-        self._aside.print(Text(text, style="dim"), soft_wrap=True)
+        """About the chat, not of it; names in it are the server's."""
+        self._aside.print(Text(tame(text), style="dim"), soft_wrap=True)
 
     def problem(self, text: str) -> None:
         """What went wrong; the chat goes on."""
-        self._aside.print(Text(f"heliostat: {text}", style="red"), soft_wrap=True)
+        self._aside.print(Text(f"heliostat: {tame(text)}", style="red"), soft_wrap=True)
 
 
 def figures(answer: Answer, times: AnswerTimes) -> str:
@@ -95,8 +93,4 @@ def read_line(prompt: str, words: Callable[[], list[str]]) -> str:
         readline.set_completer_delims(" ")
         readline.set_completer(complete)
         readline.parse_and_bind("tab: complete")
-    return input(prompt)
-
-
-def _tame(text: str) -> str:
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r", ""))
+    return input(tame(prompt))

@@ -22,6 +22,7 @@ from cluster import (
     serve_args,
     simulate_args,
 )
+from cluster.tame import tame
 from heliostat.errors import HeliostatError
 
 INTERRUPTED = 130
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = getattr(import_module(module), function)(args)
         return status
     except HeliostatError as error:
-        print(f"heliostat: {error}", file=sys.stderr)
+        print(f"heliostat: {tame(str(error))}", file=sys.stderr)  # a server may have said it
         return command.trouble
     except ModuleNotFoundError as error:
         print(f"heliostat: {error}; this command needs `heliostat[{command.extra}]`", file=sys.stderr)

@@ -1,6 +1,7 @@
-"""Numbers on a command line, as argparse takes them: what is out of bounds is said in words."""
+"""Numbers and JSON on a command line, as argparse takes them: what is wrong is said in words."""
 
 import argparse
+import json
 import math
 
 
@@ -34,3 +35,18 @@ def positive(text: str) -> float:
     if (value := not_negative(text)) == 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def json_object(text: str) -> dict[str, object]:
+    """A JSON object; NaN is none of JSON's numbers."""
+    try:
+        found: object = json.loads(text, parse_constant=_no_number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text} is no JSON object; write '{{\"key\": value}}'")
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number there")

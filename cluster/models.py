@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.api_key import headers
+from heliostat.client.settings import root_of
 from heliostat.errors import HeliostatError
 from router.frontend.models import PATH, ModelListing, ModelListings
 
@@ -118,13 +119,14 @@ def _absolute(adapter: str | None) -> str | None:
 def _ask(
     url: str, method: str, path: str, body: dict[str, str | bool | None] | None = None
 ) -> httpx.Response:
-    """The answer of a change that went well, or of a list. Raises HeliostatError."""
+    """The answer of a change that went well, or of a list. `url` may end in the /v1 of
+    OpenAI's clients. Raises HeliostatError."""
     timeout_s = READ_S if method == "GET" else CHANGE_S
     try:
         answer = httpx.request(
-            method, f"{url.rstrip('/')}{path}", json=body, headers=headers(), timeout=timeout_s
+            method, f"{root_of(url)}{path}", json=body, headers=headers(), timeout=timeout_s
         )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         raise HeliostatError(f"no answer from {url}: {error}; is `heliostat serve` running there?") from error
     if answer.is_success:
         return answer

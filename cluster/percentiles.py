@@ -1,6 +1,7 @@
 """Percentiles of what was measured, without numpy: a client's machine need not have it."""
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean, pstdev
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -18,14 +19,19 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 class Percentiles(BaseModel):
-    """Of one latency, ms. None where nothing was measured."""
+    """Of one latency, ms, with its mean, standard deviation (of the population) and extremes. None where
+    nothing was measured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
     p50: float | None = None
     p90: float | None = None
     p95: float | None = None
     p99: float | None = None
+    max: float | None = None
 
     @classmethod
     def of(cls, values_ms: Iterable[float | None]) -> Self:
@@ -34,4 +40,13 @@ class Percentiles(BaseModel):
         if not known:
             return cls()
         p50, p90, p95, p99 = (percentile(known, percent) for percent in (50, 90, 95, 99))
-        return cls(p50=p50, p90=p90, p95=p95, p99=p99)
+        return cls(
+            mean=fmean(known),
+            std=pstdev(known),
+            min=known[0],
+            p50=p50,
+            p90=p90,
+            p95=p95,
+            p99=p99,
+            max=known[-1],
+        )

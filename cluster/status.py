@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.api_key import VARIABLE, headers
+from heliostat.client.settings import root_of
 from heliostat.errors import HeliostatError
 from heliostat.status import ClusterStatus, PoolStatus
 
@@ -27,9 +28,10 @@ def status_command(args: argparse.Namespace) -> int:
 
 
 def fetch_status(url: str) -> ClusterStatus:
-    """Raises HeliostatError when no Heliostat router answers there."""
+    """Raises HeliostatError when no Heliostat router answers there. `url` may end in the /v1 of OpenAI's
+    clients, which `heliostat serve` prints."""
     try:
-        response = httpx.get(f"{url.rstrip('/')}/status", headers=headers(), timeout=TIMEOUT_S)
+        response = httpx.get(f"{root_of(url)}/status", headers=headers(), timeout=TIMEOUT_S)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise HeliostatError(f"{url} wants an API key; put one of its keys in {VARIABLE}")
         response.raise_for_status()

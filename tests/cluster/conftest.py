@@ -1,14 +1,17 @@
-"""One family of modules on disk, of a few bytes each, and a server to chat with."""
+"""One family of modules on disk, of a few bytes each, and servers to chat with and to measure."""
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from bench_server import Answering, Ended
 from openai_server import Asked, Exchange, Json, OpenAIServer
 
+from cluster.cli import main
 from heliostat.spec import Spec
 from kvtransfer.card import Method, ModuleCard, write_card
 from kvtransfer.contract import digest_weights, read_module
@@ -105,14 +108,21 @@ HEADERS = {
     "x_heliostat_cached_tokens": "12",
     "x_heliostat_cross_model_tokens": "7",
 }
+WILD = "\x1b[2J\x1b]0;mine\x07cleared"
+"""Commands to a terminal."""
 
 
 class Talker:
-    """An OpenAI server whose models say what they heard, or do what the question's first word says."""
+    """An OpenAI server whose models say what they heard, or do what the question says.
+
+    `unknown` keys of a request are refused.
+    """
 
     def __init__(self, server: OpenAIServer) -> None:
         server.always = self._answer
         self.url = server.url
+        self.lists_models = True
+        self.unknown: frozenset[str] = frozenset()
         self.asked_chats: list[Asked] = []
         self.holding = asyncio.Event()
         self.left = asyncio.Event()
@@ -122,14 +132,21 @@ class Talker:
         return [asked.body for asked in self.asked_chats]
 
     async def _answer(self, exchange: Exchange) -> None:
+        if exchange.asked.path == "/v1/models" and not self.lists_models:
+            await self._hold(exchange)
+            return
         if exchange.asked.path == "/v1/models":
             await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
             return
         self.asked_chats.append(exchange.asked)
         body = exchange.asked.body
         question = body["messages"][-1]["content"]
-        if question == "refuse":
+        if refused := sorted(self.unknown & body.keys()):
+            await exchange.answer({"error": {"message": f"unknown {refused[0]}"}}, 400)
+        elif question == "refuse":
             await exchange.answer({"error": {"message": "no such thing"}}, 400)
+        elif question == "refuse wildly":
+            await exchange.answer({"error": {"message": WILD}}, 400)
         elif question == "silent":
             await self._hold(exchange)
         else:
@@ -146,7 +163,7 @@ class Talker:
                 exchange.drop()
             return
         if question == "escape":
-            text = "\x1b[2J\x1b]0;mine\x07cleared"
+            text = WILD
         for letter in text:
             await exchange.text(letter)
         await exchange.text("", "stop")
@@ -163,3 +180,24 @@ class Talker:
 @pytest.fixture
 def talker(server: OpenAIServer) -> Talker:
     return Talker(server)
+
+
+@pytest.fixture
+def answering_server(server: OpenAIServer) -> Answering:
+    return Answering(server)
+
+
+@pytest.fixture
+def bench(
+    answering_server: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Awaitable[Ended]]:
+    """The command in a thread; the server is in this one."""
+
+    async def run(*args: str) -> Ended:
+        file = tmp_path / "report.json"
+        told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
+        status = await asyncio.to_thread(main, told)
+        out, err = capsys.readouterr()
+        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
+
+    return run

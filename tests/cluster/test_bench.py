@@ -6,116 +6,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from openai_server import Asked, Exchange, Json, OpenAIServer
+from openai_server import Asked
 from pty_terminal import WITHIN_S, Terminal
 
+from cluster.bars import progress_bars
+from cluster.bench import carry_out
+from cluster.bench_record import Record
+from cluster.bench_run import Run
 from cluster.bench_transport import ManyConnections, transport_for
-from cluster.cli import main
+from cluster.cli import parser
 from heliostat import AsyncClient, UnreachableError
-
-AROUND = 3
-"""Tokens of the chat template; each letter is another."""
-
-
-class Ended(NamedTuple):
-    status: int
-    report: Json
-    out: str
-    err: str
-
-
-@dataclass
-class Answering:
-    """Answers with as many tokens as asked for, two in a piece.
-
-    After `holds_after` requests it answers none; `holding` is set when it has two of them.
-    """
-
-    server: OpenAIServer
-    counts: bool = True
-    knows_stream_options: bool = True
-    answers_with: Callable[[int], int] = lambda number: 200
-    holds_after: int | None = None
-    asked: list[Asked] = field(default_factory=list)
-    holding: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.server.always = self._answer
-        self.url = self.server.url
-
-    @property
-    def bodies(self) -> list[Json]:
-        """Without the set-up's own."""
-        return [each.body for each in self.asked if each.body["max_tokens"] > 1]
-
-    async def _answer(self, exchange: Exchange) -> None:
-        path = exchange.asked.path
-        if path == "/v1/models":
-            await exchange.answer({"data": [{"id": "math"}, {"id": "code"}]})
-        elif path == "/tokenize" and self.counts:
-            body = exchange.asked.body
-            await exchange.answer({"count": AROUND + len(body["messages"][0]["content"]), "tokens": []})
-        elif path == "/v1/chat/completions":
-            await self._chat(exchange)
-        else:
-            await exchange.answer({"detail": "Not Found"}, 404)
-
-    async def _chat(self, exchange: Exchange) -> None:
-        body = exchange.asked.body
-        self.asked.append(exchange.asked)
-        number = len(self.bodies)
-        status = self.answers_with(number) if body["max_tokens"] > 1 else 200
-        if "stream_options" in body and not self.knows_stream_options:
-            await exchange.answer({"error": {"message": "unknown field: stream_options"}}, 400)
-        elif status != 200:
-            await exchange.answer({"error": {"message": f"no, {number}"}}, status)
-        elif self.holds_after is not None and number > self.holds_after:
-            if number == self.holds_after + 2:
-                self.holding.set()
-            await exchange.client_left()
-        else:
-            await self._stream(exchange, body)
-
-    async def _stream(self, exchange: Exchange, body: Json) -> None:
-        await exchange.head(x_heliostat_decode="decode-y#2", x_heliostat_cached_tokens="10")
-        tokens = body["max_tokens"]
-        for _ in range(0, tokens, 2):
-            await exchange.text("ab")
-        await exchange.text("", "length")
-        if "stream_options" in body:
-            prompt = AROUND + len(body["messages"][-1]["content"])
-            usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
-            await exchange.event({"choices": [], "usage": usage})
-        await exchange.event("[DONE]")
-        await exchange.end()
-
-
-@pytest.fixture
-def answering_server(server: OpenAIServer) -> Answering:
-    return Answering(server)
-
-
-@pytest.fixture
-def bench(
-    answering_server: Answering, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Awaitable[Ended]]:
-    """The command in a thread; the server is in this one."""
-
-    async def run(*args: str) -> Ended:
-        file = tmp_path / "report.json"
-        told = ["bench", "--url", answering_server.url, "--json", str(file), *args]
-        status = await asyncio.to_thread(main, told)
-        out, err = capsys.readouterr()
-        return Ended(status, json.loads(file.read_text() or "{}") if file.exists() else {}, out, err)
-
-    return run
-
 
 BOTH = ("--model", "math", "--model", "code")
 
@@ -130,7 +33,7 @@ async def test_a_closed_loop_over_two_models(bench, answering_server) -> None:
     assert (total["cached_tokens"], total["cross_model_tokens"]) == (200, 0)
     assert {model: each["ok"] for model, each in ended.report["by_model"].items()} == {"math": 10, "code": 10}
     assert 0 < total["ttft_ms"]["p50"] <= total["ttft_ms"]["p99"] <= total["e2e_ms"]["p99"]
-    assert total["tpot_ms"]["p50"] > 0
+    assert total["tpot_ms"]["p50"] > 0 and total["itl_ms"]["max"] > 0
     assert len({body["messages"][0]["content"] for body in answering_server.bodies}) == 20
     assert {(body["ignore_eos"], body["temperature"]) for body in answering_server.bodies} == {(True, 0)}
     assert "20 answered, 0 failed" in ended.out and "prompts" not in ended.err
@@ -179,7 +82,7 @@ async def test_failures_are_counted_and_not_asked_again(bench, answering_server)
 
 
 async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> None:
-    answering_server.counts = answering_server.knows_stream_options = False
+    answering_server.counts, answering_server.unknown = False, frozenset({"stream_options"})
     ended = await bench("--model", "math", "--requests", "5", "--output-tokens", "10")
     assert "prompts have about 256 tokens, one a word" in ended.err
     assert ended.report["total"]["output_tokens"] == 25, "pieces"
@@ -190,6 +93,40 @@ async def test_a_server_that_does_not_count_tokens(bench, answering_server) -> N
 async def test_a_connection_serves_one_request_after_the_other(bench, answering_server) -> None:
     await bench("--model", "math", "--requests", "40", "--concurrency", "2")
     assert answering_server.server.connections <= 8 + 2, "eight of the set-up's questions, and two streams"
+
+
+async def test_each_request_is_a_line_of_a_file(bench, answering_server, tmp_path: Path) -> None:
+    answering_server.answers_with = lambda number: 429 if number == 3 else 200
+    file = tmp_path / "requests.jsonl"
+    told = ("--requests", "5", "--concurrency", "1", "--output-tokens", "6", "--save-requests", str(file))
+    await bench(*BOTH, *told)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["model"], line["error"], line["status"]) for line in lines] == [
+        ("math", "", 0),
+        ("code", "", 0),
+        ("math", "OverloadedError", 429),
+        ("code", "", 0),
+        ("math", "", 0),
+    ]
+    first, failed = lines[0], lines[2]
+    assert 0 <= first["due_s"] <= first["sent_s"] < first["ended_s"]
+    assert 0 < first["ttft_ms"] <= first["e2e_ms"] and first["tpot_ms"] > 0 and len(first["itl_ms"]) == 2
+    assert (first["prompt_tokens"], first["output_tokens"], first["counted"]) == (256, 6, True)
+    assert (failed["ttft_ms"], failed["output_tokens"], failed["message"]) == (None, 0, "no, 3")
+
+
+async def test_what_a_run_was_told_is_in_numbers(bench, tmp_path: Path) -> None:
+    told = ("--requests", "6", "--concurrency", "8", "--shared-prefix-tokens", "20", "--warmup", "2")
+    flags = (await bench("--model", "math", *told, "--timeout", "30")).report["flags"]
+    assert (flags["requests"], flags["concurrency"], flags["streams"], flags["warmup"]) == (6, 8, 2, 2)
+    assert (flags["prompt_tokens"], flags["shared_prefix_tokens"], flags["requests_per_session"]) == (
+        256,
+        20,
+        4,
+    )
+    assert (flags["rate_per_s"], flags["timeout_s"], flags["api"]) == (None, 30.0, "chat")
+    opened = (await bench("--model", "math", "--requests", "2", "--rate", "50")).report["flags"]
+    assert (opened["rate_per_s"], opened["streams"], opened["exact_length"]) == (50.0, None, True)
 
 
 async def test_connections_are_given_back_whatever_becomes_of_a_request(server, answering) -> None:
@@ -218,8 +155,65 @@ async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> Non
     ended = await bench("--model", "math", "--requests", "4", "--dataset", str(file))
     said = Counter(body["messages"][0]["content"] for body in answering_server.bodies)
     assert said == {"하나": 2, "둘": 2}
-    assert "asked more than once" in ended.out
+    assert "4 prompts were asked of the file's 2" in ended.out
     assert all("ignore_eos" not in body for body in answering_server.bodies)
+
+
+@pytest.mark.parametrize(("rows", "again"), [(6, False), (5, True)])
+async def test_a_warm_up_asks_rows_of_its_own(
+    bench, answering_server, tmp_path: Path, rows: int, again: bool
+) -> None:
+    """Else all that is measured would come from the caches that the warm-up has filled."""
+    file = tmp_path / "asked.jsonl"
+    file.write_text("".join(f'{{"prompt": "{number}"}}\n' for number in range(rows)))
+    told = ("--warmup", "2", "--requests", "4", "--concurrency", "1", "--dataset", str(file))
+    ended = await bench("--model", "math", *told)
+    said = [body["messages"][0]["content"] for body in answering_server.bodies]
+    assert said == [str(number % rows) for number in range(6)]
+    assert ("6 prompts were asked of the file's 5, warm-up and all" in ended.out) is again
+
+
+async def test_sessions_that_are_fewer_than_the_streams_are_said(bench, answering_server) -> None:
+    told = ("--requests", "16", "--concurrency", "8", "--shared-prefix-tokens", "20")
+    ended = await bench("--model", "math", *told)
+    assert ended.out.splitlines()[1].startswith("4 at a time;")
+    assert "4 requests at a time, not 8: 16 are 4 sessions of 4" in ended.out
+    assert "--requests 32 would do" in ended.out
+    enough = await bench("--model", "math", "--shared-prefix-tokens", "20", "--requests", "32")
+    assert "8 at a time;" in enough.out and "not 8" not in enough.out
+
+
+class Stumbling(Run):
+    """Meets what nobody has foreseen, after three requests."""
+
+    noted = 0
+
+    def note(self, record: Record) -> None:
+        super().note(record)
+        self.noted += 1
+        if self.noted == 3:
+            raise ZeroDivisionError
+
+
+async def test_what_was_measured_is_told_also_when_something_unforeseen_ends_it(
+    answering_server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "report.json"
+    told = ["bench", "--url", answering_server.url, "--model", "math", "--concurrency", "1"]
+    args = parser().parse_args(told)
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.to_thread(carry_out, Stumbling(args, progress_bars()), file)
+    assert raised.group_contains(ZeroDivisionError)
+    assert json.loads(file.read_text())["total"]["ok"] == 3
+    assert "3 answered, 0 failed" in capsys.readouterr().out
+
+
+async def test_a_request_that_cannot_be_sent_is_a_failed_one(bench, tmp_path: Path) -> None:
+    file = tmp_path / "asked.jsonl"
+    file.write_text('{"messages": [{"role": "user", "content": NaN}]}\n')
+    ended = await bench("--model", "math", "--requests", "2", "--dataset", str(file))
+    assert (ended.status, ended.report["total"]["failed"]) == (1, 2)
+    assert "failed: 2 InvalidRequestError (400): the request cannot be written as JSON" in ended.out
 
 
 @pytest.mark.parametrize(
@@ -230,6 +224,7 @@ async def test_a_file_of_prompts(bench, answering_server, tmp_path: Path) -> Non
         (("--model", "math", "--prompt-tokens", "3"), "have no room for a word: 3 are the template's"),
         (("--model", "math", "--dataset", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
         (("--model", "math", "--json", "nowhere/report.json"), "nowhere/report.json cannot be written"),
+        (("--model", "math", "--save-requests", "nowhere/a.jsonl"), "nowhere/a.jsonl cannot be written"),
     ],
 )
 async def test_what_cannot_be_measured_is_said_before_it_begins(

@@ -59,6 +59,28 @@ async def test_a_question_without_an_answer_is_an_empty_line_and_an_exit_status(
     assert "heliostat: no such thing" in ended.err
 
 
+async def test_a_server_that_takes_less_is_asked_for_less(piped, talker) -> None:
+    """As `heliostat bench` does; what it takes is found once."""
+    talker.unknown = frozenset({"stream_options", "max_tokens"})
+    ended = await piped("one\ntwo\n", "--model", "math", "--max-tokens", "9")
+    assert (ended.status, ended.out) == (0, "math heard one\nmath heard two\n")
+    first, *_, last = talker.chats
+    assert first["max_tokens"] == last["max_completion_tokens"] == 9
+    assert len(talker.chats) == 5, "four for the first question"
+
+
+async def test_a_temperature_that_was_asked_for_is_not_dropped(piped, talker) -> None:
+    talker.unknown = frozenset({"temperature"})
+    ended = await piped("one\n", "--model", "math", "--temperature", "0")
+    assert (ended.status, ended.out) == (1, "\n")
+    assert "heliostat: unknown temperature" in ended.err
+
+
+async def test_further_keys_go_with_each_question(piped, talker) -> None:
+    await piped("one\n", "--model", "math", "--extra-body", '{"reasoning_effort": "low"}')
+    assert talker.chats[0]["reasoning_effort"] == "low"
+
+
 async def test_commands_work_over_a_pipe(piped, talker) -> None:
     ended = await piped("one\n/model code\n//two\n/reset\nthree\n/quit\nfour\n", "--model", "math")
     assert ended.out == "math heard one\ncode heard /two\ncode heard three\n"

@@ -118,6 +118,27 @@ async def test_a_model_cannot_command_the_terminal(terminal, talker) -> None:
     chat.type("escape\r")
     shown = await chat.shows("cleared")
     assert "\x1b[2J" not in shown.split("escape", 1)[1]
+    await chat.shows("math> ")
+    chat.type("refuse wildly\r")
+    shown = await chat.shows("cleared")
+    assert "\x1b[2J" not in shown.split("refuse", 1)[1]
+
+
+@pytest.mark.parametrize("command", ["/models", "/model code"])
+async def test_ctrl_c_stops_a_command_that_waits_and_not_the_chat(terminal, talker, command: str) -> None:
+    chat = terminal("--model", "math")
+    await chat.shows("math> ")
+    chat.type("one\r")
+    await chat.shows("math> ")
+    talker.lists_models = False
+    chat.type(f"{command}\r")
+    await asyncio.wait_for(talker.holding.wait(), WITHIN_S)
+    chat.type(CTRL_C)
+    await chat.shows("stopped")
+    await chat.shows("math> ")
+    chat.type("two\r")
+    await chat.shows("math heard two")
+    assert [each["content"] for each in talker.chats[-1]["messages"]] == ["one", "math heard one", "two"]
 
 
 async def test_tab_completes_commands_and_models(terminal) -> None:

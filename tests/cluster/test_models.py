@@ -147,6 +147,18 @@ def test_the_list_names_pools_adapters_and_where_a_model_is_from(
     assert json.loads(capsys.readouterr().out) == router.body
 
 
+@pytest.mark.parametrize("root", ["", "/v1", "/v1/"])
+def test_the_url_that_serve_prints_will_do(router: FakeRouter, root: str) -> None:
+    router.body = {"models": []}
+    assert run("list", "--url", router.url + root) == 0
+    assert router.asked == [("GET", "/heliostat/models", None)]
+
+
+def test_an_address_that_is_none_is_said() -> None:
+    with pytest.raises(HeliostatError, match="give an address like"):
+        run("list", "--url", "127.0.0.1:8000")
+
+
 def test_a_removed_model_of_the_spec_comes_back_unless_it_leaves_the_spec(
     router: FakeRouter, capsys: pytest.CaptureFixture[str]
 ) -> None:

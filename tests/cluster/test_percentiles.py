@@ -16,5 +16,7 @@ def test_no_values_have_no_percentile() -> None:
 
 
 def test_what_is_not_known_does_not_count() -> None:
-    assert Percentiles.of([None, 3.0, None, 1.0]) == Percentiles(p50=2.0, p90=2.8, p95=2.9, p99=2.98)
+    assert Percentiles.of([None, 3.0, None, 1.0]) == Percentiles(
+        mean=2.0, std=1.0, min=1.0, p50=2.0, p90=2.8, p95=2.9, p99=2.98, max=3.0
+    )
     assert Percentiles.of([None]) == Percentiles()

@@ -1,13 +1,16 @@
 """What `heliostat status` prints of a cluster."""
 
+import asyncio
 import io
 import re
 
 import pytest
+from openai_server import Exchange, OpenAIServer
 from rich.console import Console
 
-from cluster.status import render_status
+from cluster.status import fetch_status, render_status
 from docs.site.blocks import matches
+from heliostat.errors import HeliostatError
 from heliostat.status import ClusterStatus, HandoffFigures, PoolStatus, ReplicaStatus
 from heliostat.wire import Role
 
@@ -89,3 +92,20 @@ def test_the_table_on_the_page(shown: str) -> None:
     out = io.StringIO()
     render_status(ClusterStatus(version="0.1.0", ready=True, pools=status), Console(file=out, width=100))
     assert matches(shown.partition("\n")[2], out.getvalue()), out.getvalue()
+
+
+@pytest.mark.parametrize("root", ["", "/v1", "/v1/"])
+async def test_the_url_that_serve_prints_will_do(server: OpenAIServer, root: str) -> None:
+    status = ClusterStatus(version="1", ready=True, pools=())
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.answer(status.model_dump_json())
+
+    server.then(answer)
+    assert await asyncio.to_thread(fetch_status, server.url + root) == status
+    assert server.asked[0].path == "/status"
+
+
+def test_an_address_that_is_none_is_said() -> None:
+    with pytest.raises(HeliostatError, match="give an address like"):
+        fetch_status("127.0.0.1:8000")
