@@ -193,6 +193,9 @@ def bound(params: SamplingParams) -> str:
             params.presence_penalty or params.frequency_penalty
         ),
         "bad_words look back into the output": bool(params.bad_words),
+        "repetition_detection looks back into the output": (
+            params.repetition_detection is not None and params.repetition_detection.max_pattern_size > 0
+        ),
         "its seed's random numbers are drawn from the start": params.seed is not None
         and params.temperature > 0,
     }
