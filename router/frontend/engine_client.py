@@ -39,7 +39,7 @@ class AdmissionCheck(Protocol):
     """The part of `router.admission.Admission` that answers before anything is awaited."""
 
     def check(self, model: str, n: int = 1) -> None:
-        """Raises OverloadedError."""
+        """Raises OverloadedError, InvalidRequestError."""
 
 
 Availability = Callable[[str], str | None]
@@ -74,7 +74,10 @@ class ClusterEngineClient:
         self._admission = admission
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Refuse before the first byte of an answer. Raises GracefulHTTPError (429 or 503)."""
+        """Refuse before the first byte of an answer.
+
+        Raises GracefulHTTPError (429 or 503), InvalidRequestError.
+        """
         if opened := current_request.get():
             opened.request.model = self._model
         if reason := self._availability(self._model):

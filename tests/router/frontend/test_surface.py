@@ -76,6 +76,7 @@ REFUSED = {
     "no role": ({"messages": [{"content": "x"}]}, "`messages.0.role`"),
     "messages that are none": ({"messages": None}, "wrong type"),
     "no n": ({"n": 0}, "n must be"),
+    "an n that will never fit": ({"n": 1001}, "`n` is 1001"),
     "logit_bias of no token": ({"logit_bias": {"lamp": 1}}, "lamp"),
     "logit_bias beyond the vocabulary": ({"logit_bias": {"99999": 1}}, "99999"),
     "a penalty out of range": ({"presence_penalty": 9}, "presence_penalty"),
