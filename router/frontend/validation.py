@@ -35,13 +35,13 @@ async def invalid_body(request: Request, error: Exception) -> JSONResponse:
     sentences = [("", each) for each in error.errors() if isinstance(each, str)]
     findings = sentences or _findings(error.errors())
     told = "; ".join(f"`{where}`: {what}" if where else what for where, what in findings[:MOST])
-    return error_response(told, InvalidRequestError.kind, InvalidRequestError.status, findings[0][0] or None)
+    return error_response(told, InvalidRequestError.status, findings[0][0] or None)
 
 
 async def malformed_body(request: Request, error: Exception) -> JSONResponse:
     """What vLLM's validators stumble over: they look into values before anybody has looked at their types."""
     message = f"a value in the body is of the wrong type: {error}"
-    return error_response(message, InvalidRequestError.kind, InvalidRequestError.status)
+    return error_response(message, InvalidRequestError.status)
 
 
 def _findings(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
