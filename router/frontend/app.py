@@ -53,14 +53,14 @@ class Endpoints:
 
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         serving = self._model(body.model)
-        check_chat(body)
+        check_chat(body, await raw_request.json())
         trace = _new_trace(raw_request, body)
         result = await serving.chat.create_chat_completion(body, raw_request)
         return await answer(result, trace)
 
     async def completion(self, body: CompletionRequest, raw_request: Request) -> Response:
         serving = self._model(body.model)
-        check_completion(body)
+        check_completion(body, await raw_request.json())
         trace = _new_trace(raw_request, body)
         result = await serving.completion.create_completion(body, raw_request)
         return await answer(result, trace)

@@ -101,7 +101,7 @@ class ClusterEngineClient:
         """One request over the pipeline; closing it stops both legs."""
         request = self._process(prompt, sampling_params, request_id)
         params = request.sampling_params
-        text = RequestText(request, params, self.renderer.get_tokenizer())
+        text = RequestText(request, params, self.renderer.get_tokenizer(), prompt.get("prompt"))
         # One HTTP request may hold several prompts, each with a fate of its own.
         shown = current_trace.get(Trace())
         trace = Trace(started_s=shown.started_s)

@@ -5,6 +5,7 @@ import json
 import httpx
 import openai
 import pytest
+from chat_bodies import CHAT, COMPLETIONS, chat
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import (
     GenerationError,
@@ -17,14 +18,6 @@ from vllm.exceptions import (
 import heliostat.errors
 from heliostat.errors import OverloadedError, PoolUnavailableError, RequestError
 from router.frontend.error_response import TYPES
-
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-HELLO = [{"role": "user", "content": "hi"}]
-
-
-def chat(**changes: object) -> dict[str, object]:
-    return {"model": "home", "messages": HELLO, "max_tokens": 8, "temperature": 0.5, **changes}
-
 
 REQUESTS = {
     "an unknown parameter": (("POST", CHAT, chat(temprature=1)), 400),

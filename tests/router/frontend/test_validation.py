@@ -1,8 +1,8 @@
 """Bodies that are not what an endpoint takes: the place, what is wrong there, and what was found."""
 
 import pytest
+from chat_bodies import CHAT
 
-CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 CALL = {"id": "x", "type": "function", "function": {"name": "set", "arguments": "{}"}}
 
@@ -52,3 +52,9 @@ async def test_a_tool_call_is_named_with_the_message_that_holds_it(
     whole = f"messages.3.tool_calls.1.{place}".rstrip(".")
     error = answer.json()["error"]
     assert (answer.status_code, error["message"], error["param"]) == (400, f"`{whole}`: {says}", whole)
+
+
+async def test_another_type_of_body_is_refused(surface) -> None:
+    response = await surface.http.post(CHAT, content=b"hello", headers={"content-type": "text/plain"})
+    assert response.status_code == 400
+    assert "json" in response.json()["error"]["message"]
