@@ -18,6 +18,8 @@ def decode_sampling(request: DecodeRequest) -> SamplingParams:
     """
     sampling = msgspec.msgpack.decode(request.sampling, type=SamplingParams)
     sampling.output_kind = RequestOutputKind.DELTA
+    # Held back, tokens would look to the router as if they never came (`idle_s`).
+    sampling.stream_interval = None
     sampling.detokenize = False
     # The router matches stop strings, because text exists only there.
     sampling.stop = []

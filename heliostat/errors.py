@@ -89,10 +89,9 @@ class EngineStartError(HeliostatError):
 
 
 class RequestError(HeliostatError):
-    """One request cannot be served. `status` is its HTTP status, `kind` the type in OpenAI's error object."""
+    """One request cannot be served. `status` is its HTTP status."""
 
     status: int = 500
-    kind: ClassVar[str] = "InternalServerError"
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -103,49 +102,42 @@ class InvalidRequestError(RequestError):
     """The request itself is wrong."""
 
     status = 400
-    kind = "BadRequestError"
 
 
 class UnknownModelError(RequestError):
     """No model of that name is served."""
 
     status = 404
-    kind = "NotFoundError"
 
 
 class UnauthorizedError(RequestError):
     """The router wants an API key, and the request carries none of them."""
 
     status = 401
-    kind = "AuthenticationError"
 
 
 class ModelChangesOffError(RequestError):
     """The spec does not let models come and go."""
 
     status = 403
-    kind = "PermissionDeniedError"
 
 
 class ModelExistsError(RequestError):
     """The name stands for a model already."""
 
     status = 409
-    kind = "ConflictError"
 
 
 class RequestTooLargeError(RequestError):
     """The request body exceeds the limit."""
 
     status = 413
-    kind = "RequestTooLargeError"
 
 
 class OverloadedError(RequestError):
     """A limit of the model, or what a pool can take, is reached. `retry_after_s` says when to come back."""
 
     status = 429
-    kind = "RateLimitError"
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         HeliostatError.__init__(self, message, retry_after_s)
@@ -159,7 +151,6 @@ class PoolUnavailableError(RequestError):
     """A pool has no replica that answers; a later attempt may succeed, in `retry_after_s` if known."""
 
     status = 503
-    kind = "ServiceUnavailableError"
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         HeliostatError.__init__(self, message, retry_after_s)

@@ -83,7 +83,7 @@ class Look(dspy.Signature):
 
 
 async def with_sensor(question: str) -> str:
-    # As a field, the tool's argument is guided; DSPy sends tools without `strict`, which leaves it open.
+    # As a field, the tool's argument is guided; DSPy leaves it to the model whether it calls a tool at all.
     with dspy.context(adapter=dspy.JSONAdapter()):
         look = await specialist("base", Look).acall(question=question)
     return await ask("base", sensor(look.room))

@@ -21,7 +21,7 @@ SENSOR: ChatCompletionToolParam = {
     "function": {
         "name": "sensor",
         "description": "Read the sensor of a room.",
-        "strict": True,  # its arguments fit the schema, whatever the model would like to write
+        "strict": True,  # with some of vLLM's tool parsers, arguments fit the schema only so
         "parameters": {
             "type": "object",
             "properties": {"room": {"enum": ["hall", "bath", "attic"]}},

@@ -1,6 +1,6 @@
 """Accept, queue with a deadline, or refuse: what stands between a request and the pools.
 
-    check(model)  ──>  429 with Retry-After, before any byte of the answer
+    check(model)  ──>  429 with Retry-After, or 400, before any byte of the answer
     slot(model)   ──>  fair queue of the decode pool ──> a slot, held until the stream ends
 
 Pure asyncio: it runs no task and reads no clock but the one it was given. What moves the queue is a slot that
@@ -21,7 +21,7 @@ from heliostat.wire import Role
 from router.admission.band import Waiting
 from router.admission.capacity import PoolCapacity
 from router.admission.counts import ModelCounts
-from router.admission.refusal import Reason, refusal
+from router.admission.refusal import Reason, refusal, too_many
 from router.admission.slot import Slot
 from router.admission.state import ModelState, PoolState, model_state
 
@@ -42,7 +42,9 @@ class Admission:
         self._capacity = capacity
         self._clock = clock
         self._routers = routers
-        self._pools = {name: PoolState(name, routers) for name in spec.decode}
+        self._pools = {
+            name: PoolState(name, routers, pool.replicas.max) for name, pool in spec.decode.items()
+        }
         self._known: dict[str, ModelState] = {}
         """The last state of every name, also of those that are gone: what they run, they finish."""
         self._models: dict[str, ModelState] = {}
@@ -71,10 +73,12 @@ class Admission:
     def check(self, model: str, n: int = 1) -> None:
         """Let n requests of one call in, or refuse all; they count against the request rate at once.
 
-        Raises OverloadedError (429), UnknownModelError.
+        Raises OverloadedError (429), UnknownModelError, InvalidRequestError for an n that can never fit.
         """
         state = self._state(model)
         limits = state.limits
+        if n > max(limits.max_queued, most := state.most_at_once()):
+            raise too_many(n, model, state.pool.name, most, limits.max_queued)
         if state.request_rate and limits.requests_per_s and (wait_s := state.request_rate.wait_s(n)):
             raise self._refused(state, Reason.REQUEST_RATE, limits.requests_per_s, wait_s, n)
         if state.token_rate and limits.tokens_per_s and (wait_s := state.token_rate.wait_s()):

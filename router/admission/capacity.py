@@ -32,9 +32,13 @@ class SlotLedger:
     one replica has it in one piece is the decode policy's affair.
     """
 
-    def __init__(self, routers: int) -> None:
+    def __init__(self, routers: int, replicas: int) -> None:
+        """`replicas`: how many the pool may have."""
         self._routers = routers
+        self._replicas = replicas
         self._known = False
+        self.most = math.inf
+        """Slots that this router could hold if nothing ran and the pool were as large as it gets."""
         self._limit = 0.0
         self._free_kv = math.inf
         self._claimed = 0
@@ -66,6 +70,9 @@ class SlotLedger:
         self._others = max(0.0, figures.running - self._seen)
         free = figures.slots - self._others - self.held
         self._known = figures.replicas > 0 and (self._known or figures.fresh > 0)
+        if figures.fresh:
+            whole = figures.slots / figures.fresh * max(self._replicas, figures.replicas)
+            self.most = whole if math.isinf(whole) else max(1, math.ceil(math.floor(whole) / self._routers))
         part = free if free < 0 or math.isinf(free) else math.ceil(math.floor(free) / self._routers)
         self._limit = self.held + part
         self._free_kv = figures.free_kv_tokens

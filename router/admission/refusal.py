@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from heliostat.errors import OverloadedError
+from heliostat.errors import InvalidRequestError, OverloadedError
 
 
 class Reason(StrEnum):
@@ -39,3 +39,12 @@ def refusal(reason: Reason, model: str, pool: str, limit: float, retry_after_s: 
         ),
     }[reason]
     return OverloadedError(f"{what} Try again in {max(retry_after_s, 0.1):.1f} s.", retry_after_s)
+
+
+def too_many(n: int, model: str, pool: str, most: float, max_queued: int) -> InvalidRequestError:
+    """The error for an `n` that can never fit: at most `most` could run at once."""
+    return InvalidRequestError(
+        f"`n` is {n}, which the model `{model}` can never serve: at most {most:g} of its requests run at a "
+        f"time in the decode pool `{pool}`, and at most {max_queued} wait (limits.max_queued). Ask for at "
+        f"most {max(most, max_queued):g} at a time."
+    )

@@ -20,9 +20,9 @@ NO_HISTORY_TOKENS = 128
 class PoolState:
     """One decode pool: its slots, and the requests before it."""
 
-    def __init__(self, name: str, routers: int) -> None:
+    def __init__(self, name: str, routers: int, replicas: int) -> None:
         self.name = name
-        self.ledger = SlotLedger(routers)
+        self.ledger = SlotLedger(routers, replicas)
         self.queue = FairQueue({})
         self.futures: dict[Waiting, asyncio.Future[Slot]] = {}
         self.held_s = Average()
@@ -54,6 +54,11 @@ class ModelState:
         if self.concurrency is not None and self.counts.running + n > self.concurrency:
             return False
         return len(self.pool.queue) == 0 and n <= free
+
+    def most_at_once(self) -> float:
+        """How many of its requests could ever run at the same time; infinite when nobody knows."""
+        most = self.pool.ledger.most
+        return most if self.concurrency is None else min(most, self.concurrency)
 
     def wait_s(self, places: int) -> float | None:
         """Seconds until so many places of its queue have moved up; None without history.

@@ -1,5 +1,6 @@
 """What vLLM's layer returns as a response: with who served it and what it saved, and never a late 200."""
 
+import json
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,13 +12,17 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
 from heliostat.errors import HeliostatError
 from heliostat.headers import CACHED_TOKENS, CROSS_MODEL_TOKENS, DECODE, PREFILL, SAVED_MS
+from router.frontend.error_response import error_body, error_response
 from router.trace import Trace
+
+_DATA, _ERROR = "data: ", 'data: {"error"'
+"""How vLLM's stream generators write an event, and one that is an error."""
 
 
 async def answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None], trace: Trace) -> Response:
     """`result` with the headers that the trace gives; an error with its status, also one of a stream."""
     if isinstance(result, ErrorResponse):
-        return JSONResponse(result.model_dump(), result.error.code, retry_after(trace.retry_after_s))
+        return _refusal(result, trace)
     if isinstance(result, BaseModel):
         return JSONResponse(result.model_dump(), headers=_headers(trace))
     # The first chunk is awaited before the status line goes out: replicas are known then, and a
@@ -25,10 +30,9 @@ async def answer(result: BaseModel | ErrorResponse | AsyncGenerator[str, None], 
     first = await anext(result, None)
     if first is None:
         raise HeliostatError("the stream ended before it began")
-    if (status := _error_status(first)) is not None:
+    if first.startswith(_ERROR):
         await result.aclose()
-        body = first.removeprefix("data: ").strip()
-        return Response(body, status, retry_after(trace.retry_after_s), media_type="application/json")
+        return _refusal(_error(first), trace)
     return StreamingResponse(
         _with_first(first, result), media_type="text/event-stream", headers=_headers(trace)
     )
@@ -43,15 +47,24 @@ async def _with_first(first: str, rest: AsyncGenerator[str, None]) -> AsyncGener
     async with aclosing(rest):
         yield first
         async for chunk in rest:
-            yield chunk
+            yield _event(_error(chunk)) if chunk.startswith(_ERROR) else chunk
 
 
-def _error_status(chunk: str) -> int | None:
-    """The status in an error event of vLLM's stream generators, or None for an ordinary chunk."""
-    if not chunk.startswith('data: {"error"'):
-        return None
-    status: int = ErrorResponse.model_validate_json(chunk.removeprefix("data: ")).error.code
-    return status
+def _error(chunk: str) -> ErrorResponse:
+    return ErrorResponse.model_validate_json(chunk.removeprefix(_DATA))
+
+
+def _refusal(found: ErrorResponse, trace: Trace) -> Response:
+    """vLLM's error, with our `type` of its status."""
+    error = found.error
+    response = error_response(error.message, error.code, error.param)
+    response.headers.update(retry_after(trace.retry_after_s))
+    return response
+
+
+def _event(found: ErrorResponse) -> str:
+    error = found.error
+    return f"{_DATA}{json.dumps(error_body(error.message, error.code, error.param))}\n\n"
 
 
 def _headers(trace: Trace) -> dict[str, str]:

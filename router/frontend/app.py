@@ -53,14 +53,14 @@ class Endpoints:
 
     async def chat(self, body: ChatCompletionRequest, raw_request: Request) -> Response:
         serving = self._model(body.model)
-        check_chat(body)
+        check_chat(body, await raw_request.json())
         trace = _new_trace(raw_request, body)
         result = await serving.chat.create_chat_completion(body, raw_request)
         return await answer(result, trace)
 
     async def completion(self, body: CompletionRequest, raw_request: Request) -> Response:
         serving = self._model(body.model)
-        check_completion(body)
+        check_completion(body, await raw_request.json())
         trace = _new_trace(raw_request, body)
         result = await serving.completion.create_completion(body, raw_request)
         return await answer(result, trace)
@@ -182,7 +182,7 @@ async def _heliostat_error(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """What vLLM's layer raised before the answer began, as it would say it, and when to come back."""
     assert isinstance(error, GracefulHTTPError)
-    response = error_response(str(error), HTTPStatus(error.http_status).phrase, error.http_status)
+    response = error_response(str(error), error.http_status)
     if isinstance(error.__cause__, OverloadedError):
         response.headers.update(retry_after(error.__cause__.retry_after_s))
     return response
@@ -193,8 +193,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, HeliostatError):
         return request_error_response(error.__cause__)  # FastAPI wraps what reading the body raised
-    kind = HTTPStatus(error.status_code).phrase
     detail = error.detail
     if error.status_code == HTTPStatus.NOT_FOUND and request.url.path.startswith("/v1/"):
         detail = f"{detail}: {request.url.path} is not served; of OpenAI's API there is {SERVED}"
-    return error_response(detail, kind, error.status_code)
+    return error_response(detail, error.status_code)

@@ -39,7 +39,7 @@ class AdmissionCheck(Protocol):
     """The part of `router.admission.Admission` that answers before anything is awaited."""
 
     def check(self, model: str, n: int = 1) -> None:
-        """Raises OverloadedError."""
+        """Raises OverloadedError, InvalidRequestError."""
 
 
 Availability = Callable[[str], str | None]
@@ -74,7 +74,10 @@ class ClusterEngineClient:
         self._admission = admission
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """Refuse before the first byte of an answer. Raises GracefulHTTPError (429 or 503)."""
+        """Refuse before the first byte of an answer.
+
+        Raises GracefulHTTPError (429 or 503), InvalidRequestError.
+        """
         if opened := current_request.get():
             opened.request.model = self._model
         if reason := self._availability(self._model):
@@ -98,7 +101,7 @@ class ClusterEngineClient:
         """One request over the pipeline; closing it stops both legs."""
         request = self._process(prompt, sampling_params, request_id)
         params = request.sampling_params
-        text = RequestText(request, params, self.renderer.get_tokenizer())
+        text = RequestText(request, params, self.renderer.get_tokenizer(), prompt.get("prompt"))
         # One HTTP request may hold several prompts, each with a fate of its own.
         shown = current_trace.get(Trace())
         trace = Trace(started_s=shown.started_s)
@@ -193,6 +196,9 @@ def bound(params: SamplingParams) -> str:
             params.presence_penalty or params.frequency_penalty
         ),
         "bad_words look back into the output": bool(params.bad_words),
+        "repetition_detection looks back into the output": (
+            params.repetition_detection is not None and params.repetition_detection.max_pattern_size > 0
+        ),
         "its seed's random numbers are drawn from the start": params.seed is not None
         and params.temperature > 0,
     }

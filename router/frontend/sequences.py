@@ -88,8 +88,15 @@ class Sequence:
 class RequestText:
     """All sequences of one request, folded into `RequestOutput`s as the request's output kind asks."""
 
-    def __init__(self, request: EngineCoreRequest, params: SamplingParams, tokenizer: TokenizerLike) -> None:
+    def __init__(
+        self,
+        request: EngineCoreRequest,
+        params: SamplingParams,
+        tokenizer: TokenizerLike,
+        prompt: str | None = None,
+    ) -> None:
         self._request = request
+        self._prompt = prompt
         self._kind = params.output_kind
         self._sequences = [Sequence(index, request, tokenizer) for index in range(params.n)]
 
@@ -114,7 +121,7 @@ class RequestText:
         delta_only = self._kind is RequestOutputKind.DELTA
         return RequestOutput(
             request_id=self._request.request_id,
-            prompt=None,
+            prompt=self._prompt,
             prompt_token_ids=self._request.prompt_token_ids,
             prompt_logprobs=None,
             outputs=[sequence.output(delta_only) for sequence in touched],

@@ -27,29 +27,80 @@ _LAST = ("missing", "literal_error")
 _TELLING = ("role", "type")
 """What says which branch is meant. Where it is missing, nothing else matters."""
 
+_NOTHING = object()
+
 
 async def invalid_body(request: Request, error: Exception) -> JSONResponse:
     """pydantic's errors as one message, as short as they allow."""
     assert isinstance(error, RequestValidationError | ValidationError)
     # vLLM's check of the content type has a sentence in place of what pydantic says.
     sentences = [("", each) for each in error.errors() if isinstance(each, str)]
-    findings = sentences or _findings(error.errors())
+    body = error.body if isinstance(error, RequestValidationError) else None
+    findings = sentences or _whole(error.errors()) or _findings(error.errors(), body)
     told = "; ".join(f"`{where}`: {what}" if where else what for where, what in findings[:MOST])
-    return error_response(told, InvalidRequestError.kind, InvalidRequestError.status, findings[0][0] or None)
+    return error_response(told, InvalidRequestError.status, findings[0][0] or None)
 
 
 async def malformed_body(request: Request, error: Exception) -> JSONResponse:
     """What vLLM's validators stumble over: they look into values before anybody has looked at their types."""
     message = f"a value in the body is of the wrong type: {error}"
-    return error_response(message, InvalidRequestError.kind, InvalidRequestError.status)
+    return error_response(message, InvalidRequestError.status)
 
 
-def _findings(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
+def _whole(errors: Iterable[ErrorDetails]) -> list[tuple[str, str]]:
+    """What is wrong with a body that is no JSON object at all."""
+    for details in errors:
+        if details["type"] == "json_invalid":
+            place = details["loc"][-1]  # which FastAPI counts in characters
+            return [("", f"the body is not JSON: {details['ctx']['error']}, at character {place}")]
+        if details["loc"] == ("body",) and details["type"] == "missing":
+            return [("", "the body is empty; send a JSON object")]
+        if details["loc"] == ("body",) and details["type"] == "model_attributes_type":
+            return [("", f"the body is not a JSON object; found {show(details['input'])}")]
+    return []
+
+
+def _findings(errors: Iterable[ErrorDetails], body: object) -> list[tuple[str, str]]:
     """Places with what is wrong there. A value that fits no branch of a union fails all: one is told."""
     best: dict[str, ErrorDetails] = {}
-    for details in sorted(errors, key=_rank):
+    for details in sorted(_meant(list(errors)), key=_rank):
         best.setdefault(_value(details), details)
-    return [(".".join(_fields(details)), _what(details)) for details in best.values()]
+    return [(".".join(_place(details, body)), _what(details)) for details in best.values()]
+
+
+def _meant(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those of branches whose own `type` says that another one is meant."""
+    others = [
+        details["loc"][:-1]
+        for details in errors
+        if details["type"] == "literal_error" and details["loc"][-1] in _TELLING
+    ]
+    meant = [each for each in errors if not any(each["loc"][: len(other)] == other for other in others)]
+    return meant or errors
+
+
+def _place(details: ErrorDetails, body: object) -> list[str]:
+    """vLLM looks at tool calls after all else, and hands on where they are wrong, but not whose they are."""
+    fields = _fields(details)
+    if not fields or not fields[0].isdigit() or not isinstance(body, dict):
+        return fields
+    path = fields[:-1] if details["type"] == "missing" else fields
+    for number, message in enumerate(body["messages"]):
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        if calls and _at(calls, path) == details["input"]:
+            return ["messages", str(number), "tool_calls", *fields]
+    return fields
+
+
+def _at(value: object, path: Iterable[str]) -> object:
+    for step in path:
+        if isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        elif isinstance(value, dict):
+            value = value.get(step, _NOTHING)
+        else:
+            return _NOTHING
+    return value
 
 
 def _rank(details: ErrorDetails) -> tuple[int, int]:

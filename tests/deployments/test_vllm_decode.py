@@ -25,6 +25,11 @@ def test_stop_strings_stay_with_the_router_which_has_the_text() -> None:
     assert (told.stop, told.stop_token_ids, told.max_tokens, told.detokenize) == ([], [7], 9, False)
 
 
+def test_every_token_is_sent_as_it_comes() -> None:
+    """Whoever waits for it in the router takes a long silence for a lost replica."""
+    assert decode_sampling(request(SamplingParams(stream_interval=500))).stream_interval is None
+
+
 def test_limits_of_a_replay_count_on_from_what_there_was() -> None:
     params = SamplingParams(max_tokens=9, min_tokens=5)
     told = decode_sampling(request(params, generated=(3, 4), max_tokens=7))

@@ -1,7 +1,7 @@
 """The official `openai` client against the quickstart's models.
 
 Which parameter does what is in docs/openai.md; what is refused, and what reaches the pools, in
-tests/router/frontend/test_surface.py.
+tests/router/frontend.
 """
 
 import asyncio

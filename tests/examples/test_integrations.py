@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from heliostat.specfile import load_spec
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "integrations"
 PAGE = (ROOT / "docs" / "integrations.md").read_text()
@@ -29,6 +31,12 @@ def test_the_page_shows_the_program(program: Path) -> None:
     (shown,) = re.findall(r"# docs: start\n(.*?)# docs: end", program.read_text(), re.DOTALL)
     assert f"```python\n{shown.rstrip()}\n```" in PAGE
     assert f"`examples/integrations/{program.name}`" in PAGE
+
+
+def test_the_page_speaks_of_the_tool_parser_that_the_quickstart_has() -> None:
+    """Of what it does with `strict` and with forced calls, tests/router/frontend/test_tools.py."""
+    parser = load_spec(ROOT / "examples" / "quickstart" / "cluster.yaml").router.tool_parser
+    assert f"`{parser}`, as the quickstart has it" in PAGE
 
 
 def test_the_page_names_the_pinned_versions() -> None:

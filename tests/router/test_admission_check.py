@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import JsonValue
 
-from heliostat.errors import OverloadedError, UnknownModelError
+from heliostat.errors import InvalidRequestError, OverloadedError, UnknownModelError
 from heliostat.spec import Spec
 from heliostat.wire import Role
 from router.admission import Admission, PoolFigures, Reason
@@ -31,10 +31,11 @@ class Bench:
     def clock(self) -> float:
         return self.now
 
-    def admission(self, routers: int = 1, **limits: dict[str, JsonValue]) -> Admission:
+    def admission(self, routers: int = 1, replicas: int = 1, **limits: dict[str, JsonValue]) -> Admission:
         models = {name: {"prefill": "home", "decode": "shared", "limits": limits[name]} for name in limits}
         pool = {"weights": "org/base"}
-        raw = {"family": {"base": "org/base"}, "prefill": {"home": pool}, "decode": {"shared": pool}}
+        raw = {"family": {"base": "org/base"}, "prefill": {"home": pool}}
+        raw |= {"decode": {"shared": pool | {"replicas": {"min": 1, "max": replicas}}}}
         return Admission(Spec.model_validate(raw | {"models": models}), self, self.clock, routers)
 
     async def serve(self, admission: Admission, model: str, seconds: float, prompt: int = 10) -> None:
@@ -167,6 +168,49 @@ async def test_a_busy_pool_does_not_refuse_what_may_wait() -> None:
     async with requests(admission, "a"):
         admission.check("a")
         refused(admission, "none")
+
+
+def test_an_n_that_will_fit_at_no_time_is_the_requests_own_fault() -> None:
+    bench = Bench(decode=PoolFigures(1, 1, slots=8))
+    admission = bench.admission(a={"max_queued": 3}, b={}, c={"max_queued": 3, "concurrency": 2})
+    admission.check("a", n=8)
+    with pytest.raises(InvalidRequestError) as caught:
+        admission.check("a", n=9)
+    assert str(caught.value) == (
+        "`n` is 9, which the model `a` can never serve: at most 8 of its requests run at a time in the "
+        "decode pool `shared`, and at most 3 wait (limits.max_queued). Ask for at most 8 at a time."
+    )
+    admission.check("b", n=1000)
+    with pytest.raises(InvalidRequestError, match="at most 1000 at a time"):
+        admission.check("b", n=1001)
+    with pytest.raises(InvalidRequestError, match="at most 2 of its requests"):
+        admission.check("c", n=4)
+    assert sum(admission.counts("a").refused.values()) == 0, "no limit was reached"
+
+
+async def test_an_n_that_only_finds_no_room_now_may_come_again() -> None:
+    bench = Bench(decode=PoolFigures(1, 1, slots=8))
+    admission = bench.admission(a={"max_queued": 3})
+    async with requests(admission, "a"):
+        assert refused(admission, "a", n=8).retry_after_s > 0
+    bench.decode = PoolFigures(2, 1, slots=8)  # one of two replicas is silent for a while
+    admission.pump()
+    assert refused(admission, "a", n=12).retry_after_s > 0
+
+
+def test_a_pool_that_grows_may_take_an_n_later() -> None:
+    bench = Bench(decode=PoolFigures(1, 1, slots=8))
+    admission = bench.admission(replicas=2, a={"max_queued": 3})
+    assert refused(admission, "a", n=16).retry_after_s > 0
+    with pytest.raises(InvalidRequestError, match="at most 16 "):
+        admission.check("a", n=17)
+    with pytest.raises(InvalidRequestError, match="at most 4 "):
+        bench.admission(routers=4, replicas=2, a={"max_queued": 3}).check("a", n=5)
+
+
+def test_nobody_knows_what_a_pool_takes_that_has_never_answered() -> None:
+    bench = Bench(decode=PoolFigures(1, 0))
+    bench.admission(a={"max_queued": 0}).check("a", n=5000)
 
 
 def test_an_unknown_model_is_not_a_matter_of_load() -> None:

@@ -13,7 +13,7 @@ def slot(prompt: int = 10, expected: int = 10) -> Slot:
 
 
 def ledger(figures: PoolFigures, *slots: Slot, routers: int = 1) -> SlotLedger:
-    ledger = SlotLedger(routers)
+    ledger = SlotLedger(routers, 1)
     ledger.beat(figures)
     for taken in slots:
         ledger.take(taken)

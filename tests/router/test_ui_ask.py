@@ -80,7 +80,7 @@ async def test_a_stream_that_is_cut_off_is_not_a_whole_answer(open_tab, router) 
 @pytest.mark.parametrize(
     ("refusal", "events", "said"),
     [
-        (error_response("the queue is <full>", "RateLimitError", 429), [], "the queue is <full>"),
+        (error_response("the queue is <full>", 429), [], "the queue is <full>"),
         (Response("<html>Bad gateway</html>", 502, media_type="text/html"), [], "502"),
         (None, [says("some"), {"error": {"message": "no more tokens", "code": 500}}], "no more tokens"),
     ],

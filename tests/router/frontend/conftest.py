@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 from vllm.sampling_params import SamplingParams
 from vllm.tokenizers import TokenizerLike
 
+from heliostat.errors import RequestError
 from heliostat.spec import Family, Model, Pool, Router, Spec
 from heliostat.status import ClusterStatus
 from heliostat.wire import (
@@ -40,12 +41,16 @@ END = 1
 
 @dataclass
 class WrittenPools:
-    """Both pools of every model: of prompts, one after the other, so many tokens are `cached`."""
+    """Both pools of every model: of prompts, one after the other, so many tokens are `cached`.
+
+    Where they fail, they do it in the place of the token of that number.
+    """
 
     tokenizer: TokenizerLike
     text: str | list[int] = "ok"
     cached: list[int] = field(default_factory=list)
     rate: float = 0.0
+    failure: tuple[int, RequestError] | None = None
     prefills: list[PrefillRequest] = field(default_factory=list)
     decodes: list[DecodeRequest] = field(default_factory=list)
 
@@ -81,6 +86,8 @@ class WrittenPools:
         ids = self.tokenizer.encode(text, add_special_tokens=False) if isinstance(text, str) else text
         ids = [*ids, END][: sampling.max_tokens]
         for number, token in enumerate(ids):
+            if self.failure is not None and self.failure[0] == number:
+                raise self.failure[1]
             last = number == len(ids) - 1
             logprobs = (
                 (TokenLogprobs(((token, -0.5, 1), (5, -1.5, 2))),)
@@ -168,7 +175,7 @@ def hermes_surface(tmp_path_factory: pytest.TempPathFactory) -> tuple[httpx.ASGI
 def open_surface() -> Iterator[Callable[[tuple[httpx.ASGITransport, WrittenPools]], Surface]]:
     def make(built: tuple[httpx.ASGITransport, WrittenPools]) -> Surface:
         transport, pools = built
-        pools.text, pools.cached, pools.rate = "ok", [], 0.0
+        pools.text, pools.cached, pools.rate, pools.failure = "ok", [], 0.0, None
         pools.prefills.clear()
         pools.decodes.clear()
         http = httpx.AsyncClient(transport=transport, base_url="http://router")

@@ -1,125 +1,14 @@
-"""OpenAI's parameters, one by one, up to the pools: what acts, what is ignored, and what is refused."""
+"""OpenAI's parameters, one by one, up to the pools: what acts, and what is ignored."""
 
 import json
 from contextlib import nullcontext
 
 import httpx
 import pytest
+from chat_bodies import CHAT, COMPLETIONS, TOOL, chat
 from openai import AsyncOpenAI, AuthenticationError, BadRequestError, NotFoundError
 
-from heliostat.errors import HeliostatError
 from router.frontend.api_keys import ApiKeyCheck, ApiKeys
-from router.frontend.tool_calls import registered
-
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
-HELLO = [{"role": "user", "content": "hi"}]
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "set",
-        "parameters": {"type": "object", "properties": {"level": {"enum": [1, 2]}}, "required": ["level"]},
-    },
-}
-NAMED = {"type": "function", "function": {"name": "set"}}
-
-
-def chat(**changes: object) -> dict[str, object]:
-    return {"model": "home", "messages": HELLO, "max_tokens": 128, **changes}
-
-
-def part(kind: str, **value: object) -> list[dict[str, object]]:
-    return [{"role": "user", "content": [{"type": kind, **value}]}]
-
-
-REFUSED = {
-    # OpenAI's, of chats.
-    "audio": ({"audio": {"voice": "alloy", "format": "wav"}}, "text"),
-    "modalities": ({"modalities": ["text", "audio"]}, '["text"]'),
-    "functions": ({"functions": [{"name": "set"}]}, "`tools`"),
-    "function_call": ({"function_call": "auto"}, "`tool_choice`"),
-    "verbosity": ({"verbosity": "low"}, "verbosity"),
-    "web_search_options": ({"web_search_options": {}}, "web_search_options"),
-    "an image": ({"messages": part("image_url", image_url={"url": "http://there/x.png"})}, "image_url"),
-    "sound": ({"messages": part("input_audio", input_audio={"data": "", "format": "wav"})}, "input_audio"),
-    "a file": ({"messages": part("file", file={"file_id": "x"})}, "file"),
-    "a part that nobody knows": ({"messages": part("smell")}, "smell"),
-    "a custom tool": ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools.0"),
-    "no tools": ({"tools": []}, "tools"),
-    "a tool that is not there": (
-        {"tools": [TOOL], "tool_choice": {**NAMED, "function": {"name": "x"}}},
-        "tool",
-    ),
-    "a choice of no tool": ({"tool_choice": "required"}, "tools"),
-    "a schema of no such type": (
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "x", "schema": {"type": "objekt"}},
-            }
-        },
-        "objekt",
-    ),
-    "a schema without a name": (
-        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
-        "response_format.json_schema.name",
-    ),
-    "another format": ({"response_format": {"type": "xml"}}, "json_schema"),
-    "a broken regex": ({"structured_outputs": {"regex": "["}}, "regex"),
-    "five stop strings": ({"stop": list("abcde")}, "at most 4"),
-    "an unknown parameter": ({"temprature": 1}, "did you mean `temperature`?"),
-    "a choice of tools": (
-        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}},
-        "tool_choice",
-    ),
-    "a wrong type": ({"temperature": "hot"}, "`temperature`"),
-    "a wrong content": ({"messages": [{"role": "user", "content": 3}]}, "`messages.0.content`"),
-    "no role": ({"messages": [{"content": "x"}]}, "`messages.0.role`"),
-    "messages that are none": ({"messages": None}, "wrong type"),
-    "no n": ({"n": 0}, "n must be"),
-    "logit_bias of no token": ({"logit_bias": {"lamp": 1}}, "lamp"),
-    "logit_bias beyond the vocabulary": ({"logit_bias": {"99999": 1}}, "99999"),
-    "a penalty out of range": ({"presence_penalty": 9}, "presence_penalty"),
-    "top_logprobs alone": ({"top_logprobs": 2}, "logprobs"),
-    "too many top_logprobs": ({"logprobs": True, "top_logprobs": 50}, "20"),
-    "stream_options alone": ({"stream_options": {"include_usage": True}}, "stream"),
-    # vLLM's.
-    "beam search": ({"use_beam_search": True, "n": 2}, "use_beam_search"),
-    "a salt": ({"cache_salt": "secret"}, "cache_salt"),
-    "a template": ({"chat_template": "{{ 1 }}"}, "chat_template"),
-    "a template among its arguments": ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template"),
-    "a ticket": ({"kv_transfer_params": {"prompt_token_ids": [70]}}, "kv_transfer_params"),
-    "a guided answer, as it was": ({"guided_json": {"type": "object"}}, "structured_outputs"),
-    "echo": ({"echo": True}, "echo"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-async def test_what_would_be_left_out_of_a_chat_is_refused(surface, case: str) -> None:
-    changes, says = REFUSED[case]
-    response = await surface.http.post(CHAT, json=chat(**changes))
-    assert response.status_code == 400, response.text
-    error = response.json()["error"]
-    assert says in error["message"]
-    assert (error["code"], bool(error["type"])) == (400, True)
-    assert str(surface.pools.decodes) == "[]", "nothing was computed"
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"best_of": 3}, "`best_of` is 3 and `n` is 1"),
-        ({"suffix": "end"}, "suffix"),
-        ({"echo": True, "logprobs": 1}, "log probabilities of prompt tokens"),
-        ({"prompt": None}, "prompt"),
-        ({"prompt": ["a", 1]}, "`prompt.0`"),
-        ({"modalities": ["text"]}, "`modalities` is not a parameter"),
-    ],
-)
-async def test_what_would_be_left_out_of_a_completion_is_refused(surface, changes, says: str) -> None:
-    response = await surface.http.post(COMPLETIONS, json={"model": "home", "prompt": "lamp", **changes})
-    assert response.status_code == 400, response.text
-    assert says in response.json()["error"]["message"]
-
 
 IGNORED = {
     "user": "me",
@@ -132,17 +21,27 @@ IGNORED = {
     "modalities": ["text"],
     "audio": None,
     "stream_options": None,
+    "stream_interval": 3,
+    "request_id": "mine",
+    "mm_payload": "none",
+    "return_mm_kwargs": False,
 }
 
-
-async def test_another_type_of_body_is_refused(surface) -> None:
-    response = await surface.http.post(CHAT, content=b"hello", headers={"content-type": "text/plain"})
-    assert response.status_code == 400
-    assert "json" in response.json()["error"]["message"]
+DEFAULTS = {
+    "length_penalty": 1.0,
+    "watermarking": False,
+    "return_token_offsets": False,
+    "routed_experts_prompt_start": 0,
+    "vllm_xargs": {},
+    "include_reasoning": True,
+    "use_beam_search": False,
+    "kv_transfer_params": {},
+}
+"""Of what is refused otherwise: clients that write out every parameter ask for nothing by it."""
 
 
 async def test_what_changes_no_answer_is_taken(surface) -> None:
-    answer = await surface.http.post(CHAT, json=chat(**IGNORED))
+    answer = await surface.http.post(CHAT, json=chat(**IGNORED, **DEFAULTS))
     assert answer.json()["choices"][0]["message"]["content"] == "ok"
 
 
@@ -184,56 +83,6 @@ async def test_structured_outputs_reach_the_decode_replica(surface, asked, expec
     assert (json.loads(found) if isinstance(found, str) and name == "json" else found) == value
 
 
-async def test_named_and_required_tools_are_forced_into_json(surface) -> None:
-    surface.pools.text = '{"level": 2}'
-    answer = await surface.openai.chat.completions.create(**chat(tools=[TOOL], tool_choice=NAMED))
-    (call,) = answer.choices[0].message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("set", {"level": 2})
-    assert surface.pools.sampling.structured_outputs is not None
-    surface.pools.text = '[{"name": "set", "parameters": {"level": 1}}]'
-    answer = await surface.openai.chat.completions.create(**chat(tools=[TOOL], tool_choice="required"))
-    (call,) = answer.choices[0].message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("set", {"level": 1})
-    assert answer.choices[0].finish_reason == "tool_calls"
-
-
-async def test_forced_tools_are_streamed(surface) -> None:
-    surface.pools.text = '[{"name": "set", "parameters": {"level": 1}}]'
-    stream = await surface.openai.chat.completions.create(
-        **chat(tools=[TOOL], tool_choice="required", stream=True)
-    )
-    calls = [call async for chunk in stream for call in chunk.choices[0].delta.tool_calls or ()]
-    assert [call.function.name for call in calls if call.function.name] == ["set"]
-    assert json.loads("".join(call.function.arguments or "" for call in calls)) == {"level": 1}
-
-
-@pytest.mark.parametrize("parser", ["json_surface", "hermes_surface"])
-async def test_calls_are_found_in_text(parser: str, open_surface, request: pytest.FixtureRequest) -> None:
-    served = open_surface(request.getfixturevalue(parser))
-    served.pools.text = 'well <tool_call>\n{"name": "set", "arguments": {"level": 2}}\n</tool_call>'
-    answer = await served.openai.chat.completions.create(**chat(tools=[TOOL]))
-    (call,) = answer.choices[0].message.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("set", {"level": 2})
-    assert answer.choices[0].finish_reason == "tool_calls"
-    assert served.pools.sampling.structured_outputs is None
-    served.pools.text = "no call"
-    answer = await served.openai.chat.completions.create(**chat(tools=[TOOL]))
-    assert (answer.choices[0].message.content, answer.choices[0].message.tool_calls) == ("no call", None)
-
-
-async def test_a_parser_of_vllms_forces_calls_into_its_own_form(hermes) -> None:
-    hermes.pools.text = '<tool_call>\n{"name": "set", "arguments": {"level": 2}}\n</tool_call>'
-    answer = await hermes.openai.chat.completions.create(**chat(tools=[TOOL], tool_choice="required"))
-    (call,) = answer.choices[0].message.tool_calls
-    assert json.loads(call.function.arguments) == {"level": 2}
-    assert "tool_call" in hermes.pools.sampling.structured_outputs.structural_tag
-
-
-def test_a_parser_that_there_is_not_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(HeliostatError, match=r"did you mean `hermes`.*choose from"):
-        registered("hermez")
-
-
 @pytest.mark.parametrize("thinking", [True, False])
 async def test_template_arguments_reach_the_template(hermes, thinking: bool) -> None:
     extra = {"chat_template_kwargs": {"enable_thinking": thinking}}
@@ -250,6 +99,13 @@ async def test_echo_gives_the_prompt_back(surface) -> None:
     asked = {"model": "home", "prompt": "lamp ", "echo": True}
     assert (await surface.openai.completions.create(**asked)).choices[0].text == "lamp ok"
     assert (await surface.openai.completions.create(**asked, max_tokens=0)).choices[0].text == "lamp "
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_the_prompt_as_the_template_made_it_is_given_back(surface, stream: bool) -> None:
+    answer = await surface.http.post(CHAT, json=chat(return_prompt_text=True, stream=stream))
+    first = answer.text.splitlines()[0].removeprefix("data: ")
+    assert json.loads(first)["prompt_text"] == "<|user|>hi<|assistant|>"
 
 
 async def test_models_one_by_one(surface) -> None:
