@@ -51,7 +51,12 @@ class Run:
         args = self._args
         transport = transport_for(args.url)
         async with AsyncClient(
-            args.url, api_key=key(), timeout_s=args.timeout, max_retries=0, transport=transport
+            args.url,
+            api_key=key(),
+            timeout_s=args.timeout,
+            answer_timeout_s=args.timeout,
+            max_retries=0,
+            transport=transport,
         ) as client:
             self._setup = await set_up(args, client)
             self._say_how_exact()

@@ -13,7 +13,7 @@
     │   ├── RequestTooLargeError    413: the body exceeds the limit
     │   ├── OverloadedError         429: a limit of the model or a pool is reached; carries Retry-After
     │   ├── PoolUnavailableError    503: a pool has no replica that answers
-    │   ├── OtherStatusError        500: a client got a status that has no class here; `status` says which
+    │   ├── OtherStatusError        500: a client got a status that it has no class for; `status` says which
     │   └── LegFailedError          500: a leg failed on its replica
     │       ├── PrefillFailedError      the prefill leg failed
     │       ├── HandoffFailedError      the prompt's KV did not arrive, or its tokens broke off
@@ -89,9 +89,16 @@ class EngineStartError(HeliostatError):
 
 
 class RequestError(HeliostatError):
-    """One request cannot be served. `status` is its HTTP status."""
+    """One request cannot be served.
+
+    `status` is its HTTP status; `kind`, `code` and `param` are `type`, `code` and `param` of OpenAI's error
+    object: what a client got, or "" where its server says none.
+    """
 
     status: int = 500
+    kind: str = ""
+    code: str = ""
+    param: str = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -161,11 +168,15 @@ class PoolUnavailableError(RequestError):
 
 
 class OtherStatusError(RequestError):
-    """A server answered a client with a status that has no class here; `status` is the server's."""
+    """A client got a status that it has no class for; `status` is the server's. 403 and 409 are among them:
+    other servers do not mean by them what ours does.
 
-    def __init__(self, message: str, status: int) -> None:
-        HeliostatError.__init__(self, message, status)
-        self.message, self.status = message, status
+    A later attempt may succeed in `retry_after_s`, if the server said so.
+    """
+
+    def __init__(self, message: str, status: int, retry_after_s: float = 0.0) -> None:
+        HeliostatError.__init__(self, message, status, retry_after_s)
+        self.message, self.status, self.retry_after_s = message, status, retry_after_s
 
     def __str__(self) -> str:
         return self.message

@@ -26,7 +26,11 @@ class TokenLogprob(_Frozen):
 
 
 class Choice(_Frozen):
-    """One of a request's n answers. `reasoning`: what the model thought, where the server tells it apart."""
+    """One of a request's n answers.
+
+    `reasoning`: what the model thought, where the server tells it apart. `refusal`: why it will not answer,
+    which OpenAI tells apart from the text.
+    """
 
     index: int = 0
     text: str = ""
@@ -34,6 +38,7 @@ class Choice(_Frozen):
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning: str = ""
+    refusal: str = ""
     token_ids: tuple[int, ...] = ()
     """Only where the server was asked for them (vLLM's `return_token_ids`)."""
 
@@ -84,6 +89,11 @@ class Answer(_Frozen):
         return self._first.reasoning
 
     @property
+    def refusal(self) -> str:
+        """Why the model will not answer; the text is empty then."""
+        return self._first.refusal
+
+    @property
     def message(self) -> Message:
         """The answer as a message of the next request."""
         return Message("assistant", self.text, self.tool_calls)
@@ -125,6 +135,7 @@ class Piece:
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning: str = ""
+    refusal: str = ""
     token_ids: tuple[int, ...] = ()
 
 

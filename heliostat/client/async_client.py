@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -11,7 +12,7 @@ import httpx
 
 from heliostat.client.answer import Answer, ModelCard
 from heliostat.client.async_context import AsyncContext
-from heliostat.client.async_stream import AsyncStream
+from heliostat.client.async_stream import AsyncStream, Begin
 from heliostat.client.call import Call, Rules
 from heliostat.client.context import ContextState, opening
 from heliostat.client.hints import NO_HINTS, Hints
@@ -21,6 +22,7 @@ from heliostat.client.reading import AnswerReader, read_models, read_status
 from heliostat.client.requests import MODELS_PATH, STATUS_PATH, Request, chat_request, completion_request
 from heliostat.client.retry import DEFAULT_BACKOFF, Backoff
 from heliostat.client.settings import headers_of, limits, new_session, root_of
+from heliostat.errors import HeliostatError, RequestError, StreamBrokenError
 
 if TYPE_CHECKING:
     from heliostat.status import ClusterStatus
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 class AsyncClient:
     """Asks a Heliostat cluster, or any other server that speaks OpenAI's protocol.
 
-    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads. A request that got
-    no answer is sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
+    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads of a stream;
+    `answer_timeout_s` is for an answer to begin where there is no deadline. A request that got no answer is
+    sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
     `transport` is httpx's. Time and randomness are parameters: `clock` is monotonic, `wall_clock` Unix time,
     `random` gives 0 to 1.
 
@@ -44,6 +47,7 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
+        answer_timeout_s: float = 600.0,
         max_retries: int = 2,
         deadline_s: float | None = None,
         headers: Mapping[str, str] | None = None,
@@ -54,9 +58,9 @@ class AsyncClient:
         random: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Raises HeliostatError for a `base_url` that is no address."""
-        root = root_of(base_url)
-        self._rules = Rules(root, timeout_s, max_retries, deadline_s, backoff, clock, wall_clock, random)
+        """Raises HeliostatError for a `base_url` that is no address, and for a setting that cannot be."""
+        root, times = root_of(base_url), (timeout_s, answer_timeout_s)
+        self._rules = Rules(root, *times, max_retries, deadline_s, backoff, clock, wall_clock, random)
         self._sleep = sleep
         self._http = httpx.AsyncClient(
             headers=headers_of(api_key, headers), transport=transport, limits=limits()
@@ -123,29 +127,36 @@ class AsyncClient:
     def _call(self, request: Request) -> Call:
         return Call(request, self._rules)
 
-    async def _exchange(self, call: Call) -> httpx.Response:
-        """A successful response; its body is read, unless it is a stream's."""
+    async def _exchange(self, call: Call, begin: Begin = httpx.Response.aread) -> httpx.Response:
+        """A successful response whose answer has begun: `begin` has read as much of it."""
         while True:
             told = call.begin()
             try:
-                async with asyncio.timeout(call.left_s()):
+                async with asyncio.timeout(call.patience_s()), AsyncExitStack() as unless_begun:
                     response = await self._send(call, told)
+                    unless_begun.push_async_callback(response.aclose)
+                    if response.status_code == httpx.codes.OK:
+                        await begin(response)
+                        unless_begun.pop_all()
+                        return response
+                    await response.aread()
             except TimeoutError as error:
                 raise call.expired() from error
             except httpx.RequestError as error:
                 wait_s = call.broke(error)
+            except (RequestError, StreamBrokenError) as error:
+                wait_s = call.failed(error)
             else:
-                if response.status_code == httpx.codes.OK:
-                    return response
                 wait_s = call.refused(response.status_code, response.headers, response.content)
             await self._sleep(wait_s)
 
     async def _send(self, call: Call, told: Mapping[str, str]) -> httpx.Response:
+        if self._http.is_closed:
+            raise HeliostatError(f"{call.where} is asked by a client that is closed; make another one")
+        # What bounds a read changes once the answer begins; it stands around the reads.
+        timeout = httpx.Timeout(call.timeout_s, read=None)
         sent = call.request
         request = self._http.build_request(
-            sent.method, call.where, content=sent.body or None, headers=told, timeout=call.timeout_s
+            sent.method, call.where, content=sent.body or None, headers=told, timeout=timeout
         )
-        response = await self._http.send(request, stream=True)
-        if not (sent.streamed and response.status_code == httpx.codes.OK):
-            await response.aread()
-        return response
+        return await self._http.send(request, stream=True)

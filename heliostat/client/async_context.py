@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias, Unpack, overload
 
 from heliostat.client.answer import Answer
 from heliostat.client.async_stream import AsyncStream
-from heliostat.client.context import ContextState, ContextUsage, Outcome, Question, raise_failed
+from heliostat.client.context import Asked, ContextState, ContextUsage, Outcome, Question, Questions, gathered
 from heliostat.client.messages import Messages
 from heliostat.client.options import ChatOptions
 from heliostat.client.requests import Request
@@ -44,16 +44,14 @@ class AsyncContext:
 
         An empty sequence asks over the context as it is.
         """
-        answer = await self._ask(self._state.request(model, question, False, options))
-        self._state.answered(model, question, answer, keep)
-        return answer
+        return await self._answer(self._state.ask(model, question, options, keep=keep))
 
     def stream_ask(
         self, model: str, question: Messages, *, keep: bool = False, **options: Unpack[ChatOptions]
     ) -> AsyncStream:
         """`ask` in pieces, for `async with`; it counts, and is kept, once it is over."""
-        request = self._state.request(model, question, True, options)
-        return self._stream(request, lambda answer: self._state.answered(model, question, answer, keep))
+        asked = self._state.ask(model, question, options, streamed=True, keep=keep)
+        return self._stream(asked.request, lambda answer: self._state.answered(asked, answer))
 
     @overload
     async def ask_all(
@@ -85,7 +83,7 @@ class AsyncContext:
     ) -> list[Outcome]: ...
     async def ask_all(
         self,
-        questions: Mapping[str, Messages] | Sequence[Question],
+        questions: Questions,
         *,
         return_errors: bool = False,
         **options: Unpack[ChatOptions],
@@ -93,23 +91,14 @@ class AsyncContext:
         """All at once: a dict by model, or a list in the order of the questions.
 
         One that fails costs no other its answer: when all are over SomeFailedError is raised, which has the
-        answers, or with `return_errors` the errors stand in their places.
+        answers, or with `return_errors` the errors stand in their places. What cannot be asked at all raises
+        before any is sent. The context stays as it is.
         """
-
-        async def outcome(model: str, question: Messages) -> Outcome:
-            try:
-                return await self.ask(model, question, **options)
-            except HeliostatError as error:
-                return error
-
-        asked = list(questions.items() if isinstance(questions, Mapping) else questions)
+        by_model = isinstance(questions, Mapping)
+        asked = self._state.ask_all(questions, options)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(outcome(model, question)) for model, question in asked]
-        outcomes = [task.result() for task in tasks]
-        keys = [model for model, _ in asked] if isinstance(questions, Mapping) else range(len(asked))
-        if not return_errors:
-            raise_failed(dict(zip(keys, outcomes, strict=True)))
-        return dict(zip(questions, outcomes, strict=True)) if isinstance(questions, Mapping) else outcomes
+            tasks = [group.create_task(self._outcome(each)) for each in asked]
+        return gathered(asked, [task.result() for task in tasks], by_model, return_errors)
 
     def add(self, *messages: Messages) -> None:
         """To the end of the context."""
@@ -134,3 +123,14 @@ class AsyncContext:
     def usage(self) -> ContextUsage:
         """Of all answers so far, in all and by model."""
         return self._state.usage
+
+    async def _answer(self, asked: Asked) -> Answer:
+        answer = await self._ask(asked.request)
+        self._state.answered(asked, answer)
+        return answer
+
+    async def _outcome(self, asked: Asked) -> Outcome:
+        try:
+            return await self._answer(asked)
+        except HeliostatError as error:
+            return error

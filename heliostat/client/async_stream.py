@@ -1,8 +1,11 @@
 """A streamed answer, for `async for`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from itertools import chain
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import httpx
 
@@ -11,13 +14,17 @@ from heliostat.client.call import Call, broke_off
 from heliostat.client.reading import AnswerReader, check_is_stream
 from heliostat.errors import HeliostatError
 
+Begin: TypeAlias = Callable[[httpx.Response], Awaitable[object]]
+Exchange: TypeAlias = Callable[[Call, Begin], Awaitable[httpx.Response]]
+
 
 class AsyncStream:
     """`async with client.stream_chat(…) as stream: async for piece in stream: …`
 
-    The request is sent on entry. Leaving early closes the connection, upon which the server stops.
-    Iterating raises the error that the server sends, StreamBrokenError when the answer breaks off, and
-    UnexpectedAnswerError. Nothing is read ahead of the loop.
+    Entering sends the request and reads up to the first piece, with all that calls do until an answer begins:
+    retries, the deadline, their errors. Iterating raises the error that the server sends, StreamBrokenError
+    when the answer breaks off, and UnexpectedAnswerError. Nothing more is read ahead of the loop. Leaving
+    early closes the connection, upon which the server stops.
     """
 
     _call: Call
@@ -27,20 +34,19 @@ class AsyncStream:
 
     def __init__(
         self,
-        begin: Callable[[], Call],
-        exchange: Callable[[Call], Awaitable[httpx.Response]],
+        call: Callable[[], Call],
+        exchange: Exchange,
         when_done: Callable[[Answer], None] | None = None,
     ) -> None:
-        self._begin = begin
+        self._new_call = call
         self._exchange = exchange
         self._when_done = when_done
         self._pieces: Iterator[Piece] = iter(())
 
     async def __aenter__(self) -> Self:
-        self._call = self._begin()
-        self._response = await self._exchange(self._call)
-        self._reader = AnswerReader(self._response.headers, self._call.where, self._when_done)
-        self._chunks = self._response.aiter_bytes()
+        self._call = self._new_call()
+        self._response = await self._exchange(self._call, self._begin)
+        self._call.began()
         return self
 
     async def __aexit__(
@@ -53,13 +59,12 @@ class AsyncStream:
 
     async def __anext__(self) -> Piece:
         reader = self._begun()
-        check_is_stream(self._response.headers, self._call.where)
-        while True:
-            if (piece := next(self._pieces, None)) is not None:
-                return piece
+        while (piece := next(self._pieces, None)) is None:
             if reader.over:
+                await self._end()
                 raise StopAsyncIteration
             self._pieces = reader.feed(await self._read_on(reader))
+        return piece
 
     async def read(self) -> Answer:
         """All that is left of it; the whole answer."""
@@ -72,14 +77,32 @@ class AsyncStream:
         """As far as it has come; the whole one once the loop is over."""
         return self._begun().answer
 
+    async def _begin(self, response: httpx.Response) -> None:
+        """Up to the first piece."""
+        check_is_stream(response.headers, self._call.where)
+        reader = AnswerReader(response.headers, self._call.where, self._when_done)
+        self._chunks = response.aiter_bytes()
+        pieces: Iterator[Piece] = iter(())
+        while (first := next(pieces, None)) is None and not reader.over:
+            pieces = reader.feed(await anext(self._chunks, None))
+        self._pieces = pieces if first is None else chain((first,), pieces)
+        self._reader = reader
+
     async def _read_on(self, reader: AnswerReader) -> bytes | None:
-        # To the end of the connection, also after the last event: then it can be used again.
         try:
-            return await anext(self._chunks, None)
-        except httpx.RequestError as error:
-            if reader.done:
-                return None
+            async with asyncio.timeout(self._call.read_s()):
+                return await anext(self._chunks, None)
+        except (TimeoutError, httpx.RequestError) as error:
             raise reader.broken(broke_off(error, self._call.timeout_s)) from error
+
+    async def _end(self) -> None:
+        """A connection that ends with its last event, as most do, can be used again."""
+        if not self._response.is_closed:
+            self._call.ended()
+            with suppress(TimeoutError, httpx.RequestError):
+                async with asyncio.timeout(self._call.read_s()):
+                    await anext(self._chunks, None)
+            await self._response.aclose()
 
     def _begun(self) -> AnswerReader:
         if self._reader is None:

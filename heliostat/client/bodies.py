@@ -1,13 +1,18 @@
 """OpenAI's answers as they come, as far as they are read: chats and completions, whole and in events."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from heliostat.client.answer import Piece, TokenLogprob, ToolCallDelta
-from heliostat.client.messages import ToolCall
 from heliostat.client.usage import UsageBody
 
 RAW: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 """Any JSON object."""
+
+Number: TypeAlias = Callable[[int, int | None, str], int]
+"""The number of a tool call, from its choice's, the one that the server gave it, and its id."""
 
 
 class _Function(BaseModel):
@@ -16,18 +21,37 @@ class _Function(BaseModel):
 
 
 class _ToolCall(BaseModel):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
-    function: _Function = _Function()
+    function: _Function | None = None
+
+
+class _Part(BaseModel):
+    """Of content in parts. Other kinds of parts are in `Answer.raw`."""
+
+    text: str | None = None
+    refusal: str | None = None
 
 
 class _Said(BaseModel):
     """A chat's `message`, or `delta`."""
 
-    content: str | None = None
+    content: str | tuple[_Part, ...] | None = None
+    refusal: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: tuple[_ToolCall, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, tuple):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+    @property
+    def refused(self) -> str:
+        parts = self.content if isinstance(self.content, tuple) else ()
+        return self.refusal or "".join(part.refusal or "" for part in parts)
 
 
 class _TopLogprob(BaseModel):
@@ -76,44 +100,37 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
     token_ids: tuple[int, ...] | None = None
 
-    def read(self) -> Piece:
+    def read(self, number: Number) -> Piece:
         said = self.message or self.delta or _Said(content=self.text)
         return Piece(
-            text=said.content or "",
+            text=said.text,
             index=self.index,
             finish_reason=self.finish_reason,
             tool_calls=tuple(
-                ToolCallDelta(
-                    index=place if self.message else call.index,
-                    id=call.id or "",
-                    name=call.function.name or "",
-                    arguments=call.function.arguments or "",
-                )
+                self._call(call, place if self.message else number(self.index, call.index, call.id or ""))
                 for place, call in enumerate(said.tool_calls or ())
             ),
             logprobs=self.logprobs.read() if self.logprobs else (),
             reasoning=said.reasoning or said.reasoning_content or "",
+            refusal=said.refused,
             token_ids=self.token_ids or (),
         )
 
+    def _call(self, call: _ToolCall, number: int) -> ToolCallDelta:
+        function = call.function or _Function()
+        return ToolCallDelta(number, call.id or "", function.name or "", function.arguments or "")
+
 
 class Body(BaseModel):
-    """A whole answer, or one event of a stream."""
+    """A whole answer, or one event of a stream. `choices` may be missing from an error, and from a last event
+    that only has usage."""
 
     id: str | None = None
     model: str | None = None
-    choices: tuple[_Choice, ...]
+    choices: tuple[_Choice, ...] | None = None
     usage: UsageBody | None = None
+    error: JsonValue = None
 
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self, number: Number) -> tuple[Piece, ...]:
         """What each choice says."""
-        return tuple(choice.read() for choice in self.choices)
-
-
-def joined(parts: list[ToolCallDelta]) -> ToolCall:
-    """One call out of its pieces."""
-    return ToolCall(
-        id=next((part.id for part in parts if part.id), ""),
-        name="".join(part.name for part in parts),
-        arguments="".join(part.arguments for part in parts),
-    )
+        return tuple(choice.read(number) for choice in self.choices or ())

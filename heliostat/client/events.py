@@ -22,19 +22,23 @@ class EventReader:
         self._searched = 0
         self._data: list[bytes] = []
         self._size = 0
+        self._is_ping = False
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """The events that this chunk ends. Raises UnexpectedAnswerError for one that is far too long."""
         self._rest += chunk
         begin = 0
-        while found := _LINE_END.search(self._rest, max(begin, self._searched)):
-            if found.end() == len(self._rest) and found.group() == b"\r":
-                break  # its \n may be in the next chunk
-            line = bytes(self._rest[begin : found.start()])
-            begin = self._searched = found.end()
-            if (data := self._take(line)) is not None:
-                yield data
-        del self._rest[:begin]
+        try:
+            while found := _LINE_END.search(self._rest, max(begin, self._searched)):
+                if found.end() == len(self._rest) and found.group() == b"\r":
+                    break  # its \n may be in the next chunk
+                line = bytes(self._rest[begin : found.start()])
+                begin = self._searched = found.end()
+                if (data := self._take(line)) is not None:
+                    yield data
+        finally:  # who reads an event may raise: it was given all the same
+            del self._rest[:begin]
+            self._searched = 0
         self._searched = max(len(self._rest) - 1, 0)
         if self._size + len(self._rest) > LONGEST_EVENT:
             raise UnexpectedAnswerError(f"an event of the stream is longer than {LONGEST_EVENT} bytes")
@@ -49,12 +53,12 @@ class EventReader:
     def _take(self, line: bytes) -> str | None:
         if line:
             name, _, value = line.partition(b":")
+            if name == b"event":
+                self._is_ping = value.strip() == b"ping"
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
                 self._size += len(value)
-            return None  # comments, which keep a connection open, and fields that OpenAI does not use
-        if not self._data:
-            return None
-        data = b"\n".join(self._data).decode("utf-8", "replace")
-        self._data, self._size = [], 0
-        return data
+            return None  # comments, which keep a connection open as pings do, and fields that nobody uses
+        data, is_ping = self._data, self._is_ping
+        self._data, self._size, self._is_ping = [], 0, False
+        return b"\n".join(data).decode("utf-8", "replace") if data and not is_ping else None

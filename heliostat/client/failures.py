@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from heliostat.errors import (
@@ -31,8 +32,27 @@ _NO_PAGE = (None, "Not Found")
 _SHOWN = 200
 
 
-def error_of(status: int, body: bytes, retry_after_s: float | None, where: str) -> HeliostatError:
+def error_of(status: int, body: bytes | str, retry_after_s: float | None, where: str) -> HeliostatError:
     """The error that a status and a body stand for. `where` is the address that was asked."""
+    error = _error_of(status, body, retry_after_s, where)
+    if isinstance(error, RequestError):
+        details = _details(body)
+        error.status = status
+        error.kind = _text(details.get("type")) or error.kind
+        error.code, error.param = _text(details.get("code")), _text(details.get("param"))
+    return error
+
+
+def late_error(body: bytes | str, where: str) -> HeliostatError:
+    """An error object after a 200, as if the server had said it in time: its `code` is an HTTP status, or is
+    none."""
+    details = _details(body)
+    numbers = (str(details.get(key)) for key in ("code", "status", "status_code"))
+    status = next((int(number) for number in numbers if re.fullmatch("[45][0-9][0-9]", number)), 500)
+    return error_of(status, body, None, where)
+
+
+def _error_of(status: int, body: bytes | str, retry_after_s: float | None, where: str) -> HeliostatError:
     told = told_in(body)
     message = told or f"{where} answered {_named(status)}{_quoted(body)}"
     if status == 404 and told in _NO_PAGE:
@@ -45,21 +65,39 @@ def error_of(status: int, body: bytes, retry_after_s: float | None, where: str) 
         return PoolUnavailableError(message, retry_after_s or 0.0)
     if kind := _OF_STATUS.get(status):
         return kind(message)
-    return OtherStatusError(message, status)
+    return OtherStatusError(message, status, retry_after_s or 0.0)
 
 
 def told_in(body: bytes | str) -> str | None:
     """The message of an error object: OpenAI's `{"error": {"message": …}}`, or one of its usual variants."""
-    try:
-        found: object = json.loads(body)
-    except ValueError:
-        return None
+    found = _parsed(body)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
     if isinstance(found, str):
         return found
     return json.dumps(found, ensure_ascii=False) if isinstance(found, list) and found else None
+
+
+def _details(body: bytes | str) -> Mapping[str, object]:
+    """The error object itself, or a body that is one: `{"object": "error", "code": 400, …}`."""
+    found = _parsed(body)
+    whole: Mapping[str, object] = found if isinstance(found, dict) else {}
+    error = whole.get("error")
+    return {**whole, **error} if isinstance(error, dict) else whole
+
+
+def _parsed(body: bytes | str) -> object:
+    try:
+        found: object = json.loads(body)
+    except ValueError:
+        return None
+    return found
+
+
+def _text(value: object) -> str:
+    """Numbers are left out: they repeat the status."""
+    return value if isinstance(value, str) and not value.isdigit() else ""
 
 
 def not_openai(what: str, body: bytes | str, where: str) -> UnexpectedAnswerError:

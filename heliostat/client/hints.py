@@ -1,8 +1,10 @@
 """What a client may tell of a request beside the request itself; a server may ignore all of it."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from heliostat import headers
+from heliostat.errors import HeliostatError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,11 @@ class Hints:
     deadline_s: float | None = None
     expected_tokens: int | None = None
     reuse_soon: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises HeliostatError for a deadline that is none; one that is over may be told."""
+        if self.deadline_s is not None and not isfinite(self.deadline_s):
+            raise HeliostatError(f"deadline_s is {self.deadline_s}; give it seconds, like 2.5, or None")
 
     def headers(self) -> dict[str, str]:
         """All but the deadline, of which every attempt has less."""

@@ -66,4 +66,8 @@ def as_messages(said: Messages) -> tuple[dict[str, object], ...]:
 
 
 def _as_dict(message: AnyMessage) -> dict[str, object]:
-    return message.as_dict() if isinstance(message, Message) else dict(message)
+    if isinstance(message, Message):
+        return message.as_dict()
+    if isinstance(message, Mapping):
+        return dict(message)
+    raise TypeError(f"{message!r} is no message; give a Message, or a dict as OpenAI has it")

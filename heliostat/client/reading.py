@@ -4,13 +4,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from heliostat import headers
-from heliostat.client.answer import Answer, Choice, ModelCard, Piece, ServedBy, TokenLogprob, ToolCallDelta
-from heliostat.client.bodies import RAW, Body, joined
+from heliostat.client.answer import Answer, ModelCard, Piece, ServedBy
+from heliostat.client.bodies import RAW, Body
+from heliostat.client.choices import ChoiceSoFar
 from heliostat.client.events import EventReader
-from heliostat.client.failures import error_of, not_openai, told_in
+from heliostat.client.failures import late_error, not_openai, told_in
 from heliostat.client.usage import UsageBody, read_usage
 from heliostat.errors import HeliostatError, StreamBrokenError, UnexpectedAnswerError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from heliostat.status import ClusterStatus
 
 DONE = "[DONE]"
+NO_CHOICES = "what is no answer of OpenAI's protocol (choices: missing)"
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
@@ -25,53 +27,22 @@ class _Cards(BaseModel):
     data: tuple[ModelCard, ...]
 
 
-class _ChoiceSoFar:
-    """One choice's pieces, put together once they are asked for."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self._reasoning: list[str] = []
-        self._logprobs: list[TokenLogprob] = []
-        self._token_ids: list[int] = []
-        self._calls: defaultdict[int, list[ToolCallDelta]] = defaultdict(list)
-        self.finish_reason: str | None = None
-
-    def add(self, piece: Piece) -> None:
-        self.text.append(piece.text)
-        self._reasoning.append(piece.reasoning)
-        self._logprobs += piece.logprobs
-        self._token_ids += piece.token_ids
-        self.finish_reason = piece.finish_reason or self.finish_reason
-        for call in piece.tool_calls:
-            self._calls[call.index].append(call)
-
-    def choice(self, index: int) -> Choice:
-        return Choice(
-            index=index,
-            text="".join(self.text),
-            finish_reason=self.finish_reason,
-            tool_calls=tuple(joined(parts) for _, parts in sorted(self._calls.items())),
-            logprobs=tuple(self._logprobs),
-            reasoning="".join(self._reasoning),
-            token_ids=tuple(self._token_ids),
-        )
-
-
 class AnswerReader:
     """One answer as it comes. `answered` are the answer's headers, `where` the address that was asked.
 
-    `when_done` is called once with the whole answer.
+    `when_done` is called once with the whole answer. `over`: nothing more comes, because all is here or
+    because of an error.
     """
 
     def __init__(
         self, answered: Mapping[str, str], where: str, when_done: Callable[[Answer], None] | None = None
     ) -> None:
-        self.done = self.over = False
+        self.over = False
         self._when_done = when_done
         self._answered = answered
         self._where = where
         self._events = EventReader()
-        self._choices: defaultdict[int, _ChoiceSoFar] = defaultdict(_ChoiceSoFar)
+        self._choices: defaultdict[int, ChoiceSoFar] = defaultdict(ChoiceSoFar)
         self._id = self._model = ""
         self._usage: UsageBody | None = None
         self._last: bytes | str = b""
@@ -82,25 +53,29 @@ class AnswerReader:
         Raises what an error event stands for, StreamBrokenError if it ended too early, and
         UnexpectedAnswerError.
         """
-        if chunk is not None:
-            for data in self._events.feed(chunk):
+        try:
+            for data in self._events.end() if chunk is None else self._events.feed(chunk):
                 yield from self._take(data)
-            return
-        self.over = True
-        for data in self._events.end():
-            yield from self._take(data)
-        # Some servers send no [DONE]; what has ended is then known from the choices alone.
-        if not self.done and not self._all_finished():
-            raise self.broken("the connection ended before the answer did")
-        self._finish()
+        except HeliostatError:
+            self.over = True
+            raise
+        if chunk is None and not self.over:
+            # Some servers send no [DONE]; what has ended is then known from the choices alone.
+            if not self._all_finished():
+                raise self.broken("the connection ended before the answer did")
+            self._finish()
 
     def broken(self, why: str) -> StreamBrokenError:
         """What to raise when the connection broke."""
+        self.over = True
         return StreamBrokenError(f"{self._where}: {why}", self.text)
 
     def whole(self, body: bytes) -> Answer:
-        """An unstreamed answer. Raises UnexpectedAnswerError."""
-        self._add(_read(Body, body, self._where), body)
+        """An unstreamed answer. Raises UnexpectedAnswerError, and what an error object stands for."""
+        read = self._read(body)
+        if read.choices is None:
+            raise not_openai(NO_CHOICES, body, self._where)
+        self._add(read, body)
         self._finish()
         return self.answer
 
@@ -125,39 +100,41 @@ class AnswerReader:
         )
 
     def _take(self, data: str) -> tuple[Piece, ...]:
-        if self.done:
+        if self.over:
             return ()
         if data.strip() == DONE:
             self._finish()
             return ()
-        if '"choices"' not in data and told_in(data) is not None:
-            raise self._error(data)
-        pieces = self._add(_read(Body, data, self._where), data)
+        body = self._read(data)
+        if body.choices is None and body.usage is None:
+            if RAW.validate_json(data):
+                raise not_openai(NO_CHOICES, data, self._where)
+            return ()  # {} only keeps the connection open
+        pieces = self._add(body, data)
         return tuple(piece for piece in pieces if piece != Piece(index=piece.index))
 
     def _finish(self) -> None:
-        if not self.done:
-            self.done = True
-            if self._when_done is not None:
-                self._when_done(self.answer)
+        self.over = True
+        if self._when_done is not None:
+            self._when_done(self.answer)
+
+    def _read(self, raw: bytes | str) -> Body:
+        """Raises what an error object stands for: some servers send one beside `choices`."""
+        body = _read(Body, raw, self._where)
+        if body.error or (body.choices is None and told_in(raw) is not None):
+            raise late_error(raw, self._where)
+        return body
 
     def _add(self, body: Body, raw: bytes | str) -> tuple[Piece, ...]:
         self._id, self._model = body.id or self._id, body.model or self._model
         self._usage, self._last = body.usage or self._usage, raw
-        pieces = body.pieces()
+        pieces = body.pieces(lambda choice, *call: self._choices[choice].numbers.number(*call))
         for piece in pieces:
             self._choices[piece.index].add(piece)
         return pieces
 
     def _all_finished(self) -> bool:
         return bool(self._choices) and all(each.finish_reason for each in self._choices.values())
-
-    def _error(self, body: str) -> HeliostatError:
-        """An error event, as if the server had said it in time. Its `code` is an HTTP status, or is not."""
-        error = RAW.validate_json(body).get("error")
-        code: JsonValue = error.get("code") if isinstance(error, dict) else None
-        status = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 500
-        return error_of(status if 400 <= status < 600 else 500, body.encode(), None, self._where)
 
 
 def read_models(body: bytes, where: str) -> tuple[ModelCard, ...]:
@@ -175,7 +152,7 @@ def read_status(body: bytes, where: str) -> "ClusterStatus":
 def check_is_stream(answered: Mapping[str, str], where: str) -> None:
     """Raises UnexpectedAnswerError for what is no stream of events."""
     content_type = answered.get("content-type", "no content type")
-    if not content_type.startswith("text/event-stream"):
+    if not content_type.lower().startswith("text/event-stream"):
         raise UnexpectedAnswerError(f"{where} answered {content_type} where a stream of events was asked for")
 
 

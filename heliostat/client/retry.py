@@ -49,6 +49,6 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
         return max(seconds, 0.0) if isfinite(seconds) else None
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+        return max(at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now_s, 0.0)
+    except (ValueError, OverflowError):
         return None
-    return max(at.replace(tzinfo=at.tzinfo or UTC).timestamp() - now_s, 0.0)

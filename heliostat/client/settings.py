@@ -1,10 +1,12 @@
 """What a client is made with, the same for both."""
 
+import math
 import os
 from collections.abc import Mapping
 
 import httpx
 
+from heliostat.client.header_lines import merged
 from heliostat.errors import HeliostatError
 from heliostat.version import __version__
 
@@ -28,7 +30,14 @@ def headers_of(api_key: str | None, headers: Mapping[str, str] | None) -> dict[s
     found = {"accept-encoding": "identity", "user-agent": f"heliostat-client/{__version__}"}
     if api_key is not None:
         found["authorization"] = f"Bearer {api_key}"
-    return found | dict(headers or {})
+    return merged(found, headers or {})
+
+
+def seconds(name: str, value: float) -> float:
+    """A time that is waited for. Raises HeliostatError for one without an end, or that is over already."""
+    if not 0 < value < math.inf:
+        raise HeliostatError(f"{name} is {value}; give it seconds, more than 0, like 2.5")
+    return value
 
 
 def limits() -> httpx.Limits:

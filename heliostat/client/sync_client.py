@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -14,12 +15,14 @@ from heliostat.client.context import ContextState, opening
 from heliostat.client.hints import NO_HINTS, Hints
 from heliostat.client.messages import Messages
 from heliostat.client.options import ChatOptions, CompletionOptions, Prompt
+from heliostat.client.patience import Patience, make_patient
 from heliostat.client.reading import AnswerReader, read_models, read_status
 from heliostat.client.requests import MODELS_PATH, STATUS_PATH, Request, chat_request, completion_request
 from heliostat.client.retry import DEFAULT_BACKOFF, Backoff
 from heliostat.client.settings import headers_of, limits, new_session, root_of
 from heliostat.client.sync_context import Context
-from heliostat.client.sync_stream import Stream
+from heliostat.client.sync_stream import Begin, Stream
+from heliostat.errors import HeliostatError, RequestError, StreamBrokenError
 
 if TYPE_CHECKING:
     from heliostat.status import ClusterStatus
@@ -28,8 +31,9 @@ if TYPE_CHECKING:
 class Client:
     """Asks a Heliostat cluster, or any other server that speaks OpenAI's protocol.
 
-    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads. A request that got
-    no answer is sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
+    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads of a stream;
+    `answer_timeout_s` is for an answer to begin where there is no deadline. A request that got no answer is
+    sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
     `transport` is httpx's. Time and randomness are parameters: `clock` is monotonic, `wall_clock` Unix time,
     `random` gives 0 to 1.
 
@@ -43,6 +47,7 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_s: float = 60.0,
+        answer_timeout_s: float = 600.0,
         max_retries: int = 2,
         deadline_s: float | None = None,
         headers: Mapping[str, str] | None = None,
@@ -53,9 +58,9 @@ class Client:
         random: Callable[[], float] = random.random,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Raises HeliostatError for a `base_url` that is no address."""
-        root = root_of(base_url)
-        self._rules = Rules(root, timeout_s, max_retries, deadline_s, backoff, clock, wall_clock, random)
+        """Raises HeliostatError for a `base_url` that is no address, and for a setting that cannot be."""
+        root, times = root_of(base_url), (timeout_s, answer_timeout_s)
+        self._rules = Rules(root, *times, max_retries, deadline_s, backoff, clock, wall_clock, random)
         self._sleep = sleep
         self._http = httpx.Client(headers=headers_of(api_key, headers), transport=transport, limits=limits())
 
@@ -118,36 +123,44 @@ class Client:
     def _call(self, request: Request) -> Call:
         return Call(request, self._rules)
 
-    def _exchange(self, call: Call) -> httpx.Response:
-        """A successful response; its body is read, unless it is a stream's."""
+    def _exchange(self, call: Call, begin: Begin = httpx.Response.read) -> httpx.Response:
+        """A successful response whose answer has begun: `begin` has read as much of it."""
         while True:
             told = call.begin()
             try:
-                response = self._send(call, told)
+                with ExitStack() as unless_begun:
+                    response = self._send(call, told)
+                    unless_begun.callback(response.close)
+                    if response.status_code == httpx.codes.OK:
+                        begin(response)
+                        unless_begun.pop_all()
+                        return response
+                    response.read()
+            except TimeoutError as error:
+                raise call.expired() from error
             except httpx.RequestError as error:
                 wait_s = call.broke(error)
+            except (RequestError, StreamBrokenError) as error:
+                wait_s = call.failed(error)
             else:
-                if response.status_code == httpx.codes.OK:
-                    return response
                 wait_s = call.refused(response.status_code, response.headers, response.content)
             self._sleep(wait_s)
 
     def _send(self, call: Call, told: Mapping[str, str]) -> httpx.Response:
+        if self._http.is_closed:
+            raise HeliostatError(f"{call.where} is asked by a client that is closed; make another one")
         sent = call.request
         request = self._http.build_request(
-            sent.method, call.where, content=sent.body or None, headers=told, timeout=call.patience_s()
+            sent.method, call.where, content=sent.body or None, headers=told, timeout=call.step_s()
         )
         timeouts = request.extensions["timeout"]
+        timeouts["read"] = Patience(call.read_s)
 
-        def shorten(event: str, info: object) -> None:
-            # Connecting, writing and reading have a timeout each, and the deadline is for all together.
-            timeouts["read"] = call.patience_s()
+        def trace(event: str, info: Mapping[str, object]) -> None:
+            # Connecting and writing have a timeout each, and the deadline is for both together.
+            if event.endswith(".send_request_headers.started"):
+                timeouts["write"] = call.step_s()
+            make_patient(event, info)
 
-        request.extensions["trace"] = shorten
-        response = self._http.send(request, stream=True)
-        del request.extensions["trace"]
-        if sent.streamed and response.status_code == httpx.codes.OK:
-            timeouts["read"] = call.timeout_s
-        else:
-            response.read()
-        return response
+        request.extensions["trace"] = trace
+        return self._http.send(request, stream=True)

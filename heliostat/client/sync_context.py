@@ -1,12 +1,12 @@
 """Several models over one context, in calls that block."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, Unpack, overload
 
 from heliostat.client.answer import Answer
-from heliostat.client.context import ContextState, ContextUsage, Outcome, Question, raise_failed
+from heliostat.client.context import Asked, ContextState, ContextUsage, Outcome, Question, Questions, gathered
 from heliostat.client.messages import Messages
 from heliostat.client.options import ChatOptions
 from heliostat.client.requests import Request
@@ -44,16 +44,14 @@ class Context:
 
         An empty sequence asks over the context as it is.
         """
-        answer = self._ask(self._state.request(model, question, False, options))
-        self._state.answered(model, question, answer, keep)
-        return answer
+        return self._answer(self._state.ask(model, question, options, keep=keep))
 
     def stream_ask(
         self, model: str, question: Messages, *, keep: bool = False, **options: Unpack[ChatOptions]
     ) -> Stream:
         """`ask` in pieces, for `with`; it counts, and is kept, once it is over."""
-        request = self._state.request(model, question, True, options)
-        return self._stream(request, lambda answer: self._state.answered(model, question, answer, keep))
+        asked = self._state.ask(model, question, options, streamed=True, keep=keep)
+        return self._stream(asked.request, lambda answer: self._state.answered(asked, answer))
 
     @overload
     def ask_all(
@@ -85,7 +83,7 @@ class Context:
     ) -> list[Outcome]: ...
     def ask_all(
         self,
-        questions: Mapping[str, Messages] | Sequence[Question],
+        questions: Questions,
         *,
         return_errors: bool = False,
         **options: Unpack[ChatOptions],
@@ -93,22 +91,23 @@ class Context:
         """All at once: a dict by model, or a list in the order of the questions.
 
         One that fails costs no other its answer: when all are over SomeFailedError is raised, which has the
-        answers, or with `return_errors` the errors stand in their places.
+        answers, or with `return_errors` the errors stand in their places. What cannot be asked at all raises
+        before any is sent. The context stays as it is. An interrupt (Ctrl-C) waits for none of the answers.
         """
+        by_model = isinstance(questions, Mapping)
+        asked = self._state.ask_all(questions, options)
+        outcomes: dict[int, Outcome] = {}
 
-        def outcome(model: str, question: Messages) -> Outcome:
-            try:
-                return self.ask(model, question, **options)
-            except HeliostatError as error:
-                return error
+        def ask(place: int) -> None:
+            outcomes[place] = self._outcome(asked[place])
 
-        asked = list(questions.items() if isinstance(questions, Mapping) else questions)
-        with ThreadPoolExecutor(max_workers=max(len(asked), 1)) as threads:
-            outcomes = list(threads.map(outcome, *zip(*asked, strict=True))) if asked else []
-        keys = [model for model, _ in asked] if isinstance(questions, Mapping) else range(len(asked))
-        if not return_errors:
-            raise_failed(dict(zip(keys, outcomes, strict=True)))
-        return dict(zip(questions, outcomes, strict=True)) if isinstance(questions, Mapping) else outcomes
+        # A pool of threads would be waited for, even at the program's end.
+        threads = [Thread(target=ask, args=(place,), daemon=True) for place in range(len(asked))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return gathered(asked, [outcomes[place] for place in range(len(asked))], by_model, return_errors)
 
     def add(self, *messages: Messages) -> None:
         """To the end of the context."""
@@ -133,3 +132,14 @@ class Context:
     def usage(self) -> ContextUsage:
         """Of all answers so far, in all and by model."""
         return self._state.usage
+
+    def _answer(self, asked: Asked) -> Answer:
+        answer = self._ask(asked.request)
+        self._state.answered(asked, answer)
+        return answer
+
+    def _outcome(self, asked: Asked) -> Outcome:
+        try:
+            return self._answer(asked)
+        except HeliostatError as error:
+            return error

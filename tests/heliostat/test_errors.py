@@ -26,7 +26,7 @@ ARGUMENTS: dict[type[HeliostatError], tuple[object, ...]] = {
     ContractError: ("prefill.a", "decode.b", "num_layers", "4", "6"),
     EngineStartError: ("home", "no memory", "engine.log"),
     OverloadedError: ("what went wrong", 2.5),
-    OtherStatusError: ("what went wrong", 418),
+    OtherStatusError: ("what went wrong", 418, 2.5),
     StreamBrokenError: ("what went wrong", "the text so far"),
     SomeFailedError: ({"math": Answer(choices=())}, {}),
 }

@@ -4,13 +4,7 @@ import asyncio
 
 import pytest
 
-from heliostat import (
-    AsyncClient,
-    Client,
-    Hints,
-    TimedOutError,
-    UnreachableError,
-)
+from heliostat import AsyncClient, Client, HeliostatError, UnreachableError
 
 
 async def dropped(exchange) -> None:
@@ -57,46 +51,6 @@ async def test_an_unstreamed_answer_that_breaks_off_is_asked_for_again(server, a
     assert (await asker().chat("m", "q")).text == "whole"
 
 
-async def test_a_server_that_is_too_slow_for_the_deadline(server, asker, answering) -> None:
-    async def silent(exchange) -> None:
-        await exchange.client_left()
-
-    server.always = silent
-    client = asker()
-    with pytest.raises(TimedOutError, match=r"the deadline of 0\.05 s is over"):
-        await client.chat("m", "q", hints=Hints(deadline_s=0.05))
-    with pytest.raises(TimedOutError, match="the deadline of"):
-        await client.pieces(client.client.stream_chat("m", "q", hints=Hints(deadline_s=0.05)), [])
-    server.always = answering("ready")
-    assert (await client.chat("m", "q")).text == "ready"
-
-
-async def test_a_client_that_blocks_has_one_deadline_for_all_steps(server) -> None:
-    """Each of httpx's timeouts is for one step: reading gets what connecting has left."""
-
-    async def silent(exchange) -> None:
-        await exchange.client_left()
-
-    server.then(silent)
-    first_three = iter([0.0, 0.0, 0.0])  # the call, its attempt, its connection; and then time jumps
-    clock = lambda: next(first_three, 599.95)  # noqa: E731
-    over = pytest.raises(TimedOutError, match="the deadline of 600 s is over")
-    with Client(server.url, timeout_s=900, deadline_s=600, clock=clock) as client, over:
-        await asyncio.to_thread(client.chat, "m", "q")
-
-
-async def test_a_server_that_says_nothing(server, asker) -> None:
-    """`timeout_s` is no reason to ask again: the server may be at work on it."""
-
-    async def silent(exchange) -> None:
-        await exchange.client_left()
-
-    server.then(silent)
-    with pytest.raises(TimedOutError, match=r"nothing came for 0\.5 s"):
-        await asker(timeout_s=0.5).chat("m", "q")
-    assert len(server.asked) == 1
-
-
 async def test_a_cancelled_task_closes_its_connection(server) -> None:
     began, left = asyncio.Event(), asyncio.Event()
 
@@ -113,3 +67,14 @@ async def test_a_cancelled_task_closes_its_connection(server) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await left.wait()
+
+
+@pytest.mark.parametrize("kind", [AsyncClient, Client])
+async def test_a_client_that_is_closed_says_so(server, kind) -> None:
+    client = kind(server.url)
+    closed = client.close()
+    if kind is AsyncClient:
+        await closed
+    with pytest.raises(HeliostatError, match="a client that is closed"):
+        await client.chat("m", "q") if kind is AsyncClient else client.chat("m", "q")
+    assert server.asked == []

@@ -53,6 +53,14 @@ def test_bytes_that_are_no_text_cost_a_character_not_the_stream() -> None:
     assert read(b"data: a\xffb\n\n") == ["a\N{REPLACEMENT CHARACTER}b"]
 
 
+def test_an_event_is_given_once_whatever_its_reader_does() -> None:
+    reader = EventReader()
+    reading = reader.feed(b"data: one\n\ndata: two\n\n")
+    assert next(reading) == "one"
+    reading.close()
+    assert list(reader.feed(b"")) == ["two"]
+
+
 def test_a_line_that_never_ends_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LONGEST_EVENT", 100)
     reader = EventReader()

@@ -1,12 +1,14 @@
 """A server says no, or something that is no answer; over real sockets."""
 
 import asyncio
+import pickle
 
 import pytest
 
 from heliostat import (
     AsyncClient,
     Hints,
+    InvalidRequestError,
     OtherStatusError,
     OverloadedError,
     PoolUnavailableError,
@@ -107,6 +109,33 @@ async def test_every_servers_error_object_is_read(server, asker, body) -> None:
     server.then(refusing(404, body))
     with pytest.raises(UnknownModelError, match=r"^no such model$"):
         await asker().chat("m", "q")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, InvalidRequestError), (422, InvalidRequestError), (403, OtherStatusError)]
+)
+async def test_an_error_keeps_what_callers_branch_on(server, asker, status, kind) -> None:
+    details = {"type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}
+    server.then(refusing(status, {"error": {"message": "too long", **details}}))
+    with pytest.raises(kind, match=r"^too long$") as caught:
+        await asker().chat("m", "q")
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.status, error.kind, error.param, error.code) == (status, *details.values())
+
+
+async def test_a_code_that_repeats_the_status_is_none(server, asker) -> None:
+    server.then(refusing(400, {"error": {"message": "wrong", "type": None, "param": None, "code": 400}}))
+    with pytest.raises(InvalidRequestError) as caught:
+        await asker().chat("m", "q")
+    assert (caught.value.kind, caught.value.param, caught.value.code) == ("", "", "")
+
+
+@pytest.mark.parametrize("status", [408, 502, 504])
+async def test_any_status_that_is_tried_again_says_when(server, asker, status) -> None:
+    server.then(refusing(status, {"error": {"message": "later"}}, retry_after="7"))
+    with pytest.raises(OtherStatusError) as caught:
+        await asker(max_retries=0).chat("m", "q")
+    assert caught.value.retry_after_s == 7
 
 
 async def test_a_page_that_is_not_there_is_no_model(server, asker) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
 from heliostat import AsyncClient, HeliostatError, Hints, InvalidRequestError, Message, ToolCall
 
@@ -96,7 +96,14 @@ async def test_a_shape_becomes_its_schema(server, asker, answering) -> None:
     assert answer.parse(Colour).name == "red"
     told = server.asked[0].body["response_format"]
     assert told["type"] == "json_schema"
-    assert told["json_schema"]["schema"] == Colour.model_json_schema()
+    # `strict` would be refused by OpenAI for most schemas as pydantic writes them.
+    assert told["json_schema"] == {"name": "Colour", "schema": Colour.model_json_schema()}
+
+
+async def test_a_schemas_name_is_one_that_openai_takes(server, asker, answering) -> None:
+    server.then(answering("[]"))
+    await asker().chat("m", "which?", response_format=RootModel[list[Colour]])
+    assert server.asked[0].body["response_format"]["json_schema"]["name"] == "RootModel_list_Colour__"
 
 
 def test_a_tools_result_names_its_call() -> None:

@@ -93,7 +93,7 @@ async def test_the_deadline_is_for_the_beginning_of_a_stream_only(server, asker,
 
     async def lose_patience() -> None:
         with pytest.raises(TimedOutError):
-            await asker(timeout_s=1.3).chat("m", "q")
+            await asker(answer_timeout_s=1.3).chat("m", "q")
         later.set()
 
     server.then(slow, silent)
