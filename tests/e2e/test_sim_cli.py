@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from pty_terminal import CTRL_C, CTRL_D, Terminal
@@ -14,7 +15,8 @@ from heliostat.wire import Role
 
 pytestmark = pytest.mark.sim
 
-SYSTEM = "you are asked by somebody who is in a hurry and wants to hear no more than a word or two"
+SYSTEM = f"{token_hex(8)}: you are asked by somebody in a hurry who wants to hear no more than a word or two"
+"""Nobody has asked with it before, also where the cluster has been up for long."""
 
 
 @pytest.fixture
