@@ -1,16 +1,12 @@
-"""The key that our own commands send to a router that wants one."""
+"""The key that our own commands send to a router that wants one: the client's."""
 
-import os
+from heliostat.client.settings import API_KEY_VARIABLE as VARIABLE
+from heliostat.client.settings import environment_key
 
-VARIABLE = "HELIOSTAT_API_KEY"
-
-
-def key() -> str | None:
-    """None: there is none, and most routers want none."""
-    return os.environ.get(VARIABLE) or None
+__all__ = ["VARIABLE", "headers"]
 
 
 def headers() -> dict[str, str]:
     """What goes with every request of `heliostat status` and `models`; nothing without a key."""
-    told = key()
-    return {"authorization": f"Bearer {told}"} if told else {}
+    key = environment_key()
+    return {"authorization": f"Bearer {key}"} if key else {}

@@ -145,7 +145,7 @@ def _failure(error: HeliostatError) -> Failure:
     if isinstance(error, StreamBrokenError):
         # What had come of an answer is long, and says nothing of why it broke off.
         said = f"{error.message}; {len(error.text)} characters had come"
-        if isinstance(error.__cause__, httpx.TimeoutException):
+        if isinstance(error.__cause__, TimeoutError | httpx.TimeoutException):
             kind = TimedOutError.__name__
     status = error.status if isinstance(error, RequestError) else 0
     line = " ".join(said.split())

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from rich.progress import Progress, TaskID
 
 import heliostat
-from cluster.api_key import key
 from cluster.bench_args import DEFAULT_REQUESTS
 from cluster.bench_figures import Slo, by_model, figures
 from cluster.bench_flags import flags_of
@@ -52,7 +51,6 @@ class Run:
         transport = transport_for(args.url)
         async with AsyncClient(
             args.url,
-            api_key=key(),
             timeout_s=args.timeout,
             answer_timeout_s=args.timeout,
             max_retries=0,

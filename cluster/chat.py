@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 
-from cluster.api_key import key
 from cluster.chat_commands import COMMANDS, HELP, Ask, Do, read
 from cluster.chat_conversation import Conversation
 from cluster.chat_screen import Screen, figures, read_line
@@ -22,7 +21,7 @@ def chat_command(args: argparse.Namespace) -> int:
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    client = AsyncClient(args.url, api_key=key())
+    client = AsyncClient(args.url)
     # One loop for all answers. It stands still while a line is read: `input` and Ctrl-C then work as ever.
     with asyncio.Runner() as runner:
         try:

@@ -10,6 +10,7 @@ from heliostat.client.header_lines import merged
 from heliostat.errors import HeliostatError
 from heliostat.version import __version__
 
+API_KEY_VARIABLE = "HELIOSTAT_API_KEY"
 KEPT_ALIVE = 100
 """Idle connections that are kept. Any number may be open: a context is asked many things at once."""
 
@@ -26,11 +27,20 @@ def root_of(base_url: str) -> str:
 
 
 def headers_of(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Of every request. Unpacked answers only: a packer on the way would hold back a stream."""
+    """Of every request. A key that is not given is the environment's; an empty one is none.
+
+    Unpacked answers only: a packer on the way would hold back a stream.
+    """
     found = {"accept-encoding": "identity", "user-agent": f"heliostat-client/{__version__}"}
-    if api_key is not None:
-        found["authorization"] = f"Bearer {api_key}"
+    key = environment_key() if api_key is None else api_key
+    if key:
+        found["authorization"] = f"Bearer {key}"
     return merged(found, headers or {})
+
+
+def environment_key() -> str:
+    """The API key that the environment names, or ""."""
+    return os.environ.get(API_KEY_VARIABLE, "")
 
 
 def seconds(name: str, value: float) -> float:

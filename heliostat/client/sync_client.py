@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 class Client:
     """Asks a Heliostat cluster, or any other server that speaks OpenAI's protocol.
 
-    `base_url` is the server's root. `timeout_s` is for connecting, and between two reads of a stream;
-    `answer_timeout_s` is for an answer to begin where there is no deadline. A request that got no answer is
-    sent again up to `max_retries` times. `deadline_s` is that of requests whose hints name none.
-    `transport` is httpx's. Time and randomness are parameters: `clock` is monotonic, `wall_clock` Unix time,
-    `random` gives 0 to 1.
+    `base_url` is the server's root; a key that is not given is HELIOSTAT_API_KEY's. `timeout_s` is for
+    connecting, and between two reads of a stream; `answer_timeout_s` is for an answer to begin where there is
+    no deadline. A request that got no answer is sent again up to `max_retries` times. `deadline_s` is that of
+    requests whose hints name none. `transport` is httpx's. Time and randomness are parameters: `clock` is
+    monotonic, `wall_clock` Unix time, `random` gives 0 to 1.
 
     Every call raises a HeliostatError: a RequestError with what the server said, or a ClientError. One
     client serves many threads.

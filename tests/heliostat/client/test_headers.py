@@ -50,3 +50,15 @@ def test_a_key_that_cannot_be_sent_is_not_shown(asker) -> None:
     with pytest.raises(InvalidRequestError, match="the header authorization holds") as caught:
         asker(api_key="sk-secret\n")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"), [(None, "Bearer of-the-environment"), ("mine", "Bearer mine"), ("", None)]
+)
+async def test_a_key_that_is_not_given_is_the_environments(
+    server, asker, answering, monkeypatch, given: str | None, sent: str | None
+) -> None:
+    monkeypatch.setenv("HELIOSTAT_API_KEY", "of-the-environment")
+    server.then(answering("yes"))
+    await asker(api_key=given).chat("m", "q")
+    assert server.asked[0].headers.get("authorization") == sent
