@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from pydantic import BaseModel, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, JsonValue, TypeAdapter
 
 from heliostat.client.answer import Piece, TokenLogprob, ToolCallDelta
 from heliostat.client.usage import UsageBody
@@ -105,7 +105,7 @@ class _Choice(BaseModel):
         return Piece(
             text=said.text,
             index=self.index,
-            finish_reason=self.finish_reason,
+            finish_reason=self.finish_reason or None,  # some servers say "" until the end
             tool_calls=tuple(
                 self._call(call, place if self.message else number(self.index, call.index, call.id or ""))
                 for place, call in enumerate(said.tool_calls or ())
@@ -123,7 +123,9 @@ class _Choice(BaseModel):
 
 class Body(BaseModel):
     """A whole answer, or one event of a stream. `choices` may be missing from an error, and from a last event
-    that only has usage."""
+    that only has usage. Some servers count their answers, and the number is the id."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
     id: str | None = None
     model: str | None = None

@@ -1,6 +1,7 @@
 """Server-sent events out of bytes, however these were cut."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 
 from heliostat.errors import UnexpectedAnswerError
@@ -23,10 +24,14 @@ class EventReader:
         self._data: list[bytes] = []
         self._size = 0
         self._is_ping = False
+        self._is_first = True
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """The events that this chunk ends. Raises UnexpectedAnswerError for one that is far too long."""
         self._rest += chunk
+        if self._is_first:
+            self._is_first = len(self._rest) < len(BOM_UTF8)
+            self._rest = self._rest.removeprefix(BOM_UTF8)
         begin = 0
         try:
             while found := _LINE_END.search(self._rest, max(begin, self._searched)):

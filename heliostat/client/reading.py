@@ -100,7 +100,7 @@ class AnswerReader:
         )
 
     def _take(self, data: str) -> tuple[Piece, ...]:
-        if self.over:
+        if self.over or not data.strip():
             return ()
         if data.strip() == DONE:
             self._finish()

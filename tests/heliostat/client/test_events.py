@@ -32,6 +32,12 @@ def test_all_three_line_ends_and_any_cut(end: bytes, size: int) -> None:
     assert read(*(whole[i : i + size] for i in range(0, len(whole), size))) == ["one", "two\n2"]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_byte_order_mark_at_the_beginning_is_passed_over(size: int) -> None:
+    whole = b"\xef\xbb\xbfdata: one\n\n"
+    assert read(*(whole[i : i + size] for i in range(0, len(whole), size))) == ["one"]
+
+
 def test_an_event_comes_out_with_its_last_byte() -> None:
     reader = EventReader()
     assert list(reader.feed(b"data: one\n")) == []

@@ -136,3 +136,20 @@ def test_a_refusal_is_told_apart_from_the_text() -> None:
 
 def test_a_content_type_does_not_care_about_case() -> None:
     check_is_stream({"content-type": "Text/Event-Stream; charset=utf-8"}, WHERE)
+
+
+def test_a_first_event_that_says_nothing_is_no_piece() -> None:
+    """As SGLang and Ollama begin: the role, and a finish reason that is empty."""
+    pieces, _ = streamed(choice(delta={"role": "assistant", "content": ""}, finish_reason=""))
+    assert pieces == [Piece(finish_reason="stop")]
+
+
+def test_an_answers_number_is_its_id() -> None:
+    reader = AnswerReader({}, WHERE)
+    list(reader.feed(events({"id": 7, "choices": [{"delta": {"content": "yes"}}]})))
+    assert (reader.answer.id, reader.answer.text) == ("7", "yes")
+
+
+def test_an_event_without_data_is_passed_over() -> None:
+    reader = AnswerReader({}, WHERE)
+    assert list(reader.feed(b"data:\n\n" + events(choice(delta={"content": "yes"})))) == [Piece(text="yes")]
