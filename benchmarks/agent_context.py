@@ -4,14 +4,15 @@
 
 An agent reads a document and asks all four specialists about it at once, through the SDK's `context`; their
 answers become part of the context, and it asks again, for three turns. Two agents work at a time. Two ways to
-share, each in a cluster of its own that holds its dedicated peer too, with the plain engines beside it; the
-sides are asked in turn, in another order every round:
+share, each in a cluster of its own that holds its dedicated peer too; the two are asked in turn, in another
+order every round:
 
     quickstart  the pools of examples/quickstart: base and spell share a prompt's KV, home and mirror do not
     icarus      the base and three ICaRus adapters: all four read one KV cache
 
     dedicated   (the peer) the same modules, each model with a prefill and a decode replica of its own
-    engines     four servers of plain vLLM, one for each model: no handoff, and prefix caching as ever
+    engines     four servers of plain vLLM, one for each model: no handoff, and prefix caching as ever; asked
+                by themselves before the others, since twelve engines want more than 24 GiB
 
 All sides do the same work: prompts and answers are of the same lengths, and before anything is measured
 every specialist answers with the same tokens on shared and on dedicated pools. Plain engines serve ordinary
@@ -98,12 +99,11 @@ def figures(way: str) -> tuple[Figure, ...]:
     )
 
 
-def sides(way: str, cluster_url: str, engines: Mapping[str, str]) -> tuple[Side, Side, Side]:
-    """The way, the dedicated pools in the same cluster, and plain engines."""
+def sides(way: str, cluster_url: str) -> tuple[Side, Side]:
+    """The way, and the dedicated pools in the same cluster."""
     return (
         Side(way, dict.fromkeys(MODELS, cluster_url)),
         Side(DEDICATED, dict.fromkeys((f"{model}-alone" for model in MODELS), cluster_url)),
-        Side(ENGINES, engines),
     )
 
 
@@ -144,27 +144,43 @@ Round = Mapping[str, Sample]
 """By side."""
 
 
-def compare(way: str, rounds: int, agents: int) -> dict[str, Metric]:
-    """Check, warm up and measure one way beside its peers. Raises HeliostatError."""
-    with running_cluster(SPECS / f"agent_{way}.yaml") as url, running_engines() as engines:
-        all_sides = sides(way, url, engines)
-        asyncio.run(check_equal_answers(*all_sides[:2]))
+def measure(side: Side, number: int, agents: int) -> Sample:
+    """One round of one side. Raises HeliostatError."""
+    sample = asyncio.run(run_agents(side, agents, f"round {number}"))
+    log.print(
+        f"round {number + 1} {side.name:<10} "
+        f"agent p50 {percentile(sample.agent_ms, 50):7.0f} ms  "
+        f"TTFT p50 {percentile(sample.ttft_ms, 50):6.1f} ms  "
+        f"{sample.prefilled:6.0f} tokens prefilled per agent"
+    )
+    return sample
+
+
+def measure_engines(rounds: int, agents: int) -> list[Sample]:
+    """Plain engines by themselves. Raises HeliostatError."""
+    with running_engines() as urls:
+        side = Side(ENGINES, urls)
+        asyncio.run(run_agents(side, AGENTS_AT_A_TIME, "warm-up"))
+        return [measure(side, number, agents) for number in range(rounds)]
+
+
+def compare(way: str, engines: Sequence[Sample], agents: int) -> dict[str, Metric]:
+    """Check, warm up and measure one way beside its peer, in as many rounds as `engines` were measured in.
+
+    Raises HeliostatError.
+    """
+    with running_cluster(SPECS / f"agent_{way}.yaml") as url:
+        shared, dedicated = sides(way, url)
+        asyncio.run(check_equal_answers(shared, dedicated))
         log.print(f"{way}: shared and dedicated pools answer with the same tokens")
-        for side in all_sides:
+        for side in (shared, dedicated):
             asyncio.run(run_agents(side, AGENTS_AT_A_TIME, "warm-up"))
         measured: list[Round] = []
-        for number in range(rounds):
-            first = number % len(all_sides)
-            samples: dict[str, Sample] = {}
-            for side in (*all_sides[first:], *all_sides[:first]):
-                samples[side.name] = sample = asyncio.run(run_agents(side, agents, f"round {number}"))
-                log.print(
-                    f"{way} round {number + 1}/{rounds} {side.name:<10} "
-                    f"agent p50 {percentile(sample.agent_ms, 50):7.0f} ms  "
-                    f"TTFT p50 {percentile(sample.ttft_ms, 50):6.1f} ms  "
-                    f"{sample.prefilled:6.0f} tokens prefilled per agent"
-                )
-            measured.append(samples)
+        for number, of_engines in enumerate(engines):
+            order = (shared, dedicated) if number % 2 else (dedicated, shared)
+            measured.append(
+                {ENGINES: of_engines, **{side.name: measure(side, number, agents) for side in order}}
+            )
     return summarize(way, measured)
 
 
@@ -214,8 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, on_sigterm)
     metrics: dict[str, Metric] = {}
     try:
+        engines = measure_engines(args.rounds, args.agents)
         for way in args.ways:
-            metrics |= compare(way, args.rounds, args.agents)
+            metrics |= compare(way, engines, args.agents)
     except HeliostatError as error:
         print(f"benchmarks.agent_context: {error}", file=sys.stderr)
         return 1

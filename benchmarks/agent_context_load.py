@@ -64,12 +64,9 @@ class Agent:
         ttft_ms: list[float] = []
         for _ in range(TURNS):
             asked = [(model, random_letters(self._rng, QUESTION_CHARACTERS)) for model in self._models]
-            async with asyncio.TaskGroup() as group:
-                answers = [
-                    group.create_task(_ask(self._contexts[self._models[model]], model, question))
-                    for model, question in asked
-                ]
-            ttft_ms += [answer.result() for answer in answers]
+            ttft_ms += await asyncio.gather(
+                *(_ask(self._contexts[self._models[model]], model, question) for model, question in asked)
+            )
             # As long as the real answers, so that all sides go on with prompts of the same lengths.
             said = random_letters(self._rng, len(asked) * ANSWER_TOKENS)
             for context in self._contexts.values():
@@ -95,9 +92,7 @@ async def run_agents(side: Side, count: int, seed: str) -> Sample:
     async with AsyncExitStack() as stack:
         urls = dict.fromkeys(side.models.values())
         clients = {url: await stack.enter_async_context(AsyncClient(url)) for url in urls}
-        async with asyncio.TaskGroup() as group:
-            for _ in range(AGENTS_AT_A_TIME):
-                group.create_task(one_after_the_other(clients))
+        await asyncio.gather(*(one_after_the_other(clients) for _ in range(AGENTS_AT_A_TIME)))
     used = [each for agent in agents for each in agent.used]
     return Sample(
         count,

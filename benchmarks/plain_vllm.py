@@ -22,6 +22,9 @@ from deployments.environment import replica_environment
 from heliostat.errors import HeliostatError
 from heliostat.spec import Pool
 
+NICE = ("nice", "-n", "15")
+"""As Ray starts its workers: a load generator on the same cores must not come first with one side alone."""
+
 READY_S = 300.0
 STOP_S = 30.0
 POLL_S = 0.5
@@ -45,7 +48,7 @@ def running_vllm(flags: Sequence[str], pool: Pool, log: Path) -> Iterator[Plain]
     Raises HeliostatError when it ends, or is not ready in time.
     """
     port = free_port()
-    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    line = [*NICE, sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     line += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(
