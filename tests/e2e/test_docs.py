@@ -35,7 +35,12 @@ def test_what_a_page_asks_a_cluster_is_answered_as_it_says(block: Block, place: 
     printed = place.python(program(block)) if block.language == "python" else place.shell(block.text)
     expected = output_of(block)
     assert printed.strip()
-    assert expected is None or matches(expected, printed), printed
+    assert expected is None or matches(without_bars(expected), without_bars(printed)), printed
+
+
+def without_bars(text: str) -> str:
+    """Bars stand between the pieces of a stream; two tokens may be one piece where its reader is busy."""
+    return text.replace("|", "")
 
 
 def test_the_answer_with_its_headers(place: Place, shown: str) -> None:
