@@ -60,7 +60,8 @@ async def test_another_model_goes_on_with_a_chat_and_finds_it_in_the_cache(chat)
     terminal.type("another\r")
     second = await terminal.shows("home> ")
     assert "2 tokens" in second and "prefill-home#" in second and "decode-base#" in second
-    assert "96 cached (96 by another model)" in second, "whole blocks of 32"
+    # Whole blocks of 32. That another model brought them, only a router knows that had its request, too.
+    assert "96 cached" in second
     terminal.type(CTRL_D)
     assert await terminal.ends() == 0
 
