@@ -92,7 +92,7 @@ async def test_bench_closed_loop_over_two_models(bench) -> None:
     assert (total["prompt_tokens_least"], total["prompt_tokens_most"]) == (120, 120)
     assert total["output_tokens"] == 24 * 20
     assert {model: each["ok"] for model, each in report["by_model"].items()} == {"mirror": 12, "twin": 12}
-    assert total["cached_tokens"] >= total["cross_model_tokens"] >= 10 * 64, "of 12 sessions' second requests"
+    assert total["cached_tokens"] >= total["cross_model_tokens"] > 0, "of 12 sessions' second requests"
     assert total["tpot_ms"]["p50"] >= 4.5, "an engine's step takes 5 ms"
     assert total["ttft_ms"]["p50"] < total["e2e_ms"]["p50"]
 
