@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.report import REPOSITORY
-from benchmarks.server import free_port
+from benchmarks.server import free_port, stop
 from deployments.environment import replica_environment
 from heliostat.errors import HeliostatError
 from heliostat.spec import Pool
@@ -57,14 +57,14 @@ def running_vllm(flags: Sequence[str], pool: Pool, log: Path) -> Iterator[Plain]
             env=os.environ | replica_environment(pool),
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C must reach it once, from `_stop`
+            start_new_session=True,  # a Ctrl-C must reach it once, from `stop`
         )
     try:
         plain = Plain(f"http://127.0.0.1:{port}", process.pid)
         _wait(plain.url, process, log)
         yield plain
     finally:
-        _stop(process)
+        stop(process, STOP_S, lambda: os.killpg(process.pid, signal.SIGKILL))
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -83,14 +83,3 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
 
 def _tail(log: Path) -> str:
     return log.read_text(errors="replace")[-TAIL:]
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

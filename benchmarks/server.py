@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def running_cluster(spec: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "cluster.cli", "serve", str(spec), "--ray", "local", "--port", str(port)],
         stdout=sys.stderr,  # stdout is for the table
-        # A Ctrl-C must reach it once, from `_stop`: a second one would end it without clearing up.
+        # A Ctrl-C must reach it once, from `stop`: a second one would end it without clearing up.
         start_new_session=True,
     )
     try:
@@ -38,7 +38,8 @@ def running_cluster(spec: Path) -> Iterator[str]:
         wait_until_ready(url, process)
         yield url
     finally:
-        _stop(process)
+        # `serve` lets a second one end it the hard way.
+        stop(process, STOP_S, lambda: process.send_signal(signal.SIGINT))
 
 
 def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None) -> None:
@@ -59,14 +60,15 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes] | None" = None)
     raise HeliostatError(f"{url} is not ready after {READY_S:.0f} s: {problem}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: "subprocess.Popen[bytes]", within_s: float, insist: Callable[[], object]) -> None:
+    """Ctrl-C; `insist` where that has not ended it in time."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_S)
+        process.wait(within_s)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # `serve` lets a second one end it the hard way
+        insist()
         process.wait()
 
 
