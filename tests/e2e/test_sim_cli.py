@@ -15,8 +15,9 @@ from heliostat.wire import Role
 
 pytestmark = pytest.mark.sim
 
-SYSTEM = f"{token_hex(8)}: you are asked by somebody in a hurry who wants to hear no more than a word or two"
-"""Nobody has asked with it before, also where the cluster has been up for long."""
+SYSTEM = "you are asked by somebody in a hurry who wants to hear no more than a word or two"
+ATTEMPTS = 8
+"""Conversations; a router knows which model brought a prefix only where it had that model's request, too."""
 
 
 @pytest.fixture
@@ -50,20 +51,26 @@ def bench(sim_cluster, tmp_path: Path):
 
 
 async def test_another_model_goes_on_with_a_chat_and_finds_it_in_the_cache(chat) -> None:
-    terminal = chat("--model", "narrow", "--system", SYSTEM, "--max-tokens", "2")
-    await terminal.shows("narrow> ")
-    terminal.type("a word\r")
-    first = await terminal.shows("narrow> ")
-    assert "2 tokens" in first and "prefill-home#" in first and "decode-narrow#" in first
-    terminal.type("/model home\r")
-    await terminal.shows("home> ")
-    terminal.type("another\r")
-    second = await terminal.shows("home> ")
-    assert "2 tokens" in second and "prefill-home#" in second and "decode-base#" in second
-    # Whole blocks of 32. That another model brought them, only a router knows that had its request, too.
-    assert "96 cached" in second
-    terminal.type(CTRL_D)
-    assert await terminal.ends() == 0
+    brought = False
+    for _ in range(ATTEMPTS):
+        # Nobody has asked with it before, also where the cluster has been up for long.
+        system = f"{token_hex(8)}: {SYSTEM}"
+        terminal = chat("--model", "narrow", "--system", system, "--max-tokens", "2")
+        await terminal.shows("narrow> ")
+        terminal.type("a word\r")
+        first = await terminal.shows("narrow> ")
+        assert "2 tokens" in first and "prefill-home#" in first and "decode-narrow#" in first
+        terminal.type("/model home\r")
+        await terminal.shows("home> ")
+        terminal.type("another\r")
+        second = await terminal.shows("home> ")
+        assert "2 tokens" in second and "prefill-home#" in second and "decode-base#" in second
+        assert "96 cached" in second, "whole blocks of 32"
+        terminal.type(CTRL_D)
+        assert await terminal.ends() == 0
+        if brought := "96 cached (96 by another model)" in second:
+            break
+    assert brought
 
 
 async def test_ctrl_c_stops_the_engines_too(chat, sim) -> None:
@@ -92,7 +99,7 @@ async def test_bench_closed_loop_over_two_models(bench) -> None:
     assert (total["prompt_tokens_least"], total["prompt_tokens_most"]) == (120, 120)
     assert total["output_tokens"] == 24 * 20
     assert {model: each["ok"] for model, each in report["by_model"].items()} == {"mirror": 12, "twin": 12}
-    assert total["cached_tokens"] >= total["cross_model_tokens"] > 0, "of 12 sessions' second requests"
+    assert total["cached_tokens"] >= total["cross_model_tokens"] >= 10 * 64, "of 12 sessions' second requests"
     assert total["tpot_ms"]["p50"] >= 4.5, "an engine's step takes 5 ms"
     assert total["ttft_ms"]["p50"] < total["e2e_ms"]["p50"]
 
