@@ -7,11 +7,13 @@ for a handoff: a ticket carries its domain, and the decode side takes its word f
 
 A pool's `engine_args: {faults: {...}}` breaks its replicas on purpose:
 
-    fail_prefill_containing: 42   every prefill of a prompt with that token fails
-    fail_handoff_containing: 42   every handoff of one, on its decode side
+    fail_prefill_containing: 98   every prefill of a prompt with that token fails
+    fail_handoff_containing: 98   every handoff of one, on its decode side
     die_after_tokens: 100         after so many output tokens all streams fail, and the replica is ill
     stall_after_tokens: 100       after so many output tokens no stream gets another one
     slow: 3.0                     everything takes three times as long
+
+Prompts repeat earlier answers: a token outside of `DEFAULT_VOCAB` is in none by chance.
 
 Its ledger has no news of how tickets ended elsewhere: a prefill replica takes those that nobody gave up for
 read, and saves cost it nothing. Loads are booked with the time that they took.

@@ -16,8 +16,8 @@ from heliostat.wire import Role
 pytestmark = pytest.mark.sim
 
 SYSTEM = "you are asked by somebody in a hurry who wants to hear no more than a word or two"
-ATTEMPTS = 8
-"""Conversations; a router knows which model brought a prefix only where it had that model's request, too."""
+ATTEMPTS = 24
+"""Conversations. About half of them have both requests at one router, which alone knows who brought what."""
 
 
 @pytest.fixture

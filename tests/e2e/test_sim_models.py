@@ -19,7 +19,7 @@ from kvtransfer.contract import kv_domain, read_module
 
 pytestmark = pytest.mark.sim
 
-PROMPT = list(range(60, 100))
+PROMPT = list(range(50, 90))
 MODELS = "/heliostat/models"
 ROUTERS = 2
 

@@ -122,8 +122,8 @@ async def load(sim, number: int) -> None:
     for model in ("home", "limited", "narrow", "mirror"):
         answer = await sim.post(model=model, prompt=prompt, max_tokens=20)
         assert answer.is_success, answer.text
-    assert (await sim.post(model="mirror", prompt=[*prompt, 41, 60], max_tokens=5)).status_code == 500
-    assert (await sim.post(model="home", prompt=[*prompt, 42, 60], max_tokens=5)).status_code == 500
+    assert (await sim.post(model="mirror", prompt=[*prompt, 98, 60], max_tokens=5)).status_code == 500
+    assert (await sim.post(model="home", prompt=[*prompt, 100, 60], max_tokens=5)).status_code == 500
     assert (await sim.http.get("/no/such/path")).status_code == httpx.codes.NOT_FOUND
     left = [
         asyncio.create_task(sim.open(model=model, prompt=prompt, max_tokens=1800))
