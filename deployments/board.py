@@ -11,7 +11,6 @@ from typing import Final
 from heliostat.spec import Spec
 from heliostat.wire import Role
 from router.choice import Chooser
-from router.cross_model import Bringers
 from router.histogram import Histogram
 from router.policy import DEFAULTS, POLICIES
 from router.route_notes import RouteNotes
@@ -26,9 +25,6 @@ ROUTING: Final = Histogram()
 
 ROUTES: Final = RouteNotes()
 """How legs that are traced found their replicas."""
-
-BRINGERS: Final = Bringers()
-"""For which model each prompt was computed first; the router's books say whose are followed."""
 
 SPEC: Spec | None = None
 """What the router of this process serves; its pools' policies are read here, so that a pool's replicas are
@@ -46,5 +42,4 @@ def chooser(role: Role, pool: str) -> Chooser:
         tpot_target_ms=(section.tpot_ms if section else None) or 0.0,
         routers=SPEC.router.replicas if SPEC else 1,
         notes=ROUTES,
-        bringers=BRINGERS,
     )

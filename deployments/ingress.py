@@ -87,7 +87,7 @@ class Router:
         self._served = served
         self._make_pools(handles)
         self._admission = Admission(spec, self._cluster, time.monotonic, spec.router.replicas)
-        self._accounts = Accounts(spec, bringers=board.BRINGERS)
+        self._accounts = Accounts(spec)
         self._loop_watch = LoopWatch(asyncio.get_running_loop())
         self._metrics = Metrics(
             spec, self._accounts, self._admission, self._cluster, self._loop_watch, board.ROUTING

@@ -7,9 +7,11 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 from ray import serve
 
+from deployments.bringers import Bringers, Claim, noted
 from deployments.engine_factory import create_engine, engine_config
 from deployments.identity import Identity
 from deployments.logs import pass_on_logs
@@ -30,6 +32,7 @@ from heliostat.wire import (
     PrefillResult,
     ReplicaVersion,
     Role,
+    adapted_domain,
 )
 from kvtransfer.owner import make_directory, remove_dead
 from router.channel.merge import num_tokens
@@ -60,6 +63,8 @@ class _Replica:
         except HeliostatError as error:
             raise EngineStartError(pool_name, str(error), "none: nothing was started") from error
         self._identity = Identity(config.replica, config.version)
+        self._domain, self._caches_prefixes = config.domain, config.caches_prefixes
+        self._bringers = Bringers()
         self._outbox = Outbox(config.replica, self._engine.load)
         self._doors = Doors()
         self._served = Served()
@@ -134,12 +139,18 @@ class PrefillReplica(_Replica):
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         self._identity.check_prefill(request)
+        claim = self._claim(request)
         with self._spans.leg(Role.PREFILL, request) as span:
             result = await self._engine.prefill(self._spans.below(span, request))
             if span is not None:
                 span.prefilled(result)
         self._note(request, result)
+        result = replace(result, cross_model_tokens=claim.found(result.cached_tokens))
         return self._identity.sign(result, request)
+
+    def _claim(self, request: PrefillRequest) -> Claim:
+        domain = adapted_domain(self._domain, request.adapter)
+        return self._bringers.claim(request.model, domain, request.token_ids)
 
     def _note(self, request: PrefillRequest, result: PrefillResult) -> None:
         self._served = self._served.with_prompt(len(request.token_ids), result.cached_tokens)
@@ -147,6 +158,7 @@ class PrefillReplica(_Replica):
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         self._identity.check_prefill(request)
+        claim, brought = self._claim(request), None
         with self._spans.leg(Role.PREFILL, request) as span:
             results = self._engine.prefill_early(self._spans.below(span, request))
             async with contextlib.aclosing(results):
@@ -155,7 +167,9 @@ class PrefillReplica(_Replica):
                         span.prefilled(result)
                     if not result.ticket.streamed:  # the last one
                         self._note(request, result)
-                    yield self._identity.sign(result, request)
+                    if brought is None:
+                        brought = claim.found(result.cached_tokens)
+                    yield self._identity.sign(replace(result, cross_model_tokens=brought), request)
 
     async def release(self, ticket_id: str) -> bool:
         """Drop KV that nobody will fetch."""
@@ -188,6 +202,8 @@ class DecodeReplica(_Replica):
         try:
             with self._spans.leg(Role.DECODE, request) as span:
                 frames = self._engine.decode(self._spans.below(span, request))
+                if self._caches_prefixes:
+                    frames = noted(self._bringers, self._domain, request, frames)
                 async with contextlib.aclosing(frames):
                     if request.request_id not in self._aborted:
                         async for frame in frames:

@@ -167,12 +167,14 @@ class PrefillRequest:
 
 @dataclass(frozen=True, slots=True)
 class PrefillResult:
-    """A finished prefill: the ticket, and what it cost. `cached_tokens` came from the prefix cache."""
+    """A finished prefill: the ticket, and what it cost. `cached_tokens` came from the prefix cache;
+    `cross_model_tokens` of them another model had brought there, as the replica notes (not its engine)."""
 
     ticket: Ticket
     load: Load
     cached_tokens: int
     save_ms: float
+    cross_model_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,8 @@ class TokenFrame(msgspec.Struct, frozen=True):
     """What one engine step produced for one request.
 
     `load_ms` is set on the frame that ends a handoff, `cached_tokens` on the first one of a leg without a
-    ticket: tokens of its prompt that the engine had in its prefix cache.
+    ticket: tokens of its prompt that the engine had in its prefix cache. `cross_model_tokens` is as in
+    `PrefillResult`.
     """
 
     deltas: tuple[TokenDelta, ...]
@@ -245,3 +248,4 @@ class TokenFrame(msgspec.Struct, frozen=True):
     load: Load
     load_ms: float | None
     cached_tokens: int | None = None
+    cross_model_tokens: int = 0

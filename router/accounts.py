@@ -6,17 +6,14 @@ them.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from heliostat.spec import Model, Spec
 from heliostat.status import ModelStatus
-from heliostat.wire import Adapter, Load, Role, adapted_domain
-from router.cross_model import Bringers
+from heliostat.wire import Load, Role
 from router.histogram import Histogram
-from router.prefix_index import PrefixIndex
 from router.trace import Trace
 
 
@@ -96,66 +93,39 @@ class Accounts:
     KV bytes per token are those of an average attempt, so a failed prefill makes them a little too few.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        clock: Callable[[], float] = time.monotonic,
-        bringers: Bringers | None = None,
-    ) -> None:
+    def __init__(self, spec: Spec, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._accounts: dict[tuple[str, str, str], Account] = {}
         self._last: dict[str, Account] = {}
         self._served: dict[str, Model] = {}
-        self._bringers = Bringers() if bringers is None else bringers
-        # Only for its names of blocks: nothing is added to it.
-        self._blocks = PrefixIndex(0)
         self._rates: dict[str, float] = {}
         for name, model in spec.models.items():
-            self._open(name, model)
-        self._note_shared()
+            self.add(name, model)
 
     def add(self, name: str, model: Model) -> None:
         """One more model."""
-        self._open(name, model)
-        self._note_shared()
-
-    def remove(self, name: str) -> None:
-        """The model is not served any more. Its account takes what it still runs, and is shown no longer."""
-        del self._served[name]
-        self._note_shared()
-
-    def _open(self, name: str, model: Model) -> None:
         self._served[name] = model
         key = (name, model.prefill, model.decode)
         self._last[name] = self._accounts.setdefault(key, Account(*key))
 
-    def _note_shared(self) -> None:
-        users = Counter(model.prefill for model in self._served.values())
-        self._bringers.follow(name for name, model in self._served.items() if users[model.prefill] > 1)
+    def remove(self, name: str) -> None:
+        """The model is not served any more. Its account takes what it still runs, and is shown no longer."""
+        del self._served[name]
 
-    def prefilled(
-        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
-    ) -> None:
-        """The KV of these tokens is there; to be called once for each request, before anything of its answer
-        goes out. Notes in the trace what was saved, and by whom.
+    def prefilled(self, model: str, trace: Trace, load: Load) -> None:
+        """The prompt's KV is there; to be called once for each request, before anything of its answer goes
+        out. Notes in the trace how long computing the cached tokens would have taken.
 
-        `adapter` has written it, if any, and `load` is that of the replica where it is. A replica that has
-        computed little of late withholds its rate: then the last one of its pool counts.
+        `load` is that of the replica where the KV is. One that has computed little of late withholds its
+        rate: then the last one of its pool counts.
         """
         account = self._last.get(model)
         if account is None:
             return
-        cached_tokens = min(trace.cached_tokens, len(token_ids))
-        domain = adapted_domain(load.domain, adapter)
-        if domain and self._bringers.follows(model):
-            blocks = self._blocks.hashes(domain, token_ids)
-            trace.cross_model_tokens = self._bringers.arrived(
-                load.replica, model, blocks, len(token_ids), cached_tokens
-            )
         if load.prefill_tokens_per_s:
             self._rates[account.prefill] = load.prefill_tokens_per_s
         if rate := self._rates.get(account.prefill):
-            trace.saved_ms = cached_tokens / rate * 1000
+            trace.saved_ms = trace.cached_tokens / rate * 1000
 
     def ended(
         self,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from heliostat.wire import Adapter, DecodeRequest, PrefillRequest
-from router.cross_model import Bringers
 from router.policy import LegRequest, Policy
 from router.prefix_index import adapter_name
 from router.route_notes import RouteNotes
@@ -32,7 +31,7 @@ class _Subset(NamedTuple):
 class Chooser:
     """Chooses replicas of one pool, as one of so many `routers`. `draw` gives numbers in [0, 1).
 
-    `notes` hears how legs that are traced were placed, `bringers` for which model a prompt is computed where.
+    `notes` hears how legs that are traced were placed.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Chooser:
         tpot_target_ms: float = 0.0,
         routers: int = 1,
         notes: RouteNotes | None = None,
-        bringers: Bringers | None = None,
     ) -> None:
         self._board = board
         self._policy = policy
@@ -54,7 +52,6 @@ class Chooser:
         self._subsets: dict[frozenset[str] | None, _Subset] = {}
         self._subsets_of: tuple[tuple[str, ...], int] = ((), -1)
         self._notes = notes
-        self._bringers = bringers
 
     def choose(self, replicas: tuple[str, ...], call_id: str, leg: Leg | None) -> tuple[int, ...]:
         """The best replicas, by index; the call is booked on the first of them from now on.
@@ -101,7 +98,6 @@ class Chooser:
             session=session,
             avoid=leg.avoid,
             adapter=leg.adapter,
-            model=leg.model,
             returns=isinstance(leg, PrefillRequest) and bool(leg.session or leg.reuse_soon),
             noted=leg.traceparent.endswith(SAMPLED),
         )
@@ -118,7 +114,6 @@ class Chooser:
         session: str = "",
         avoid: frozenset[str] = frozenset(),
         adapter: Adapter | None = None,
-        model: str = "",
         returns: bool = False,
         noted: bool = False,
     ) -> tuple[int, ...]:
@@ -141,12 +136,9 @@ class Chooser:
         ranking = self._policy.rank(candidates, request)
         if ranking.indices:
             best = ranking.indices[0]
-            held_tokens = int(candidates.cached_tokens[best])
-            new_tokens = num_tokens - held_tokens
+            new_tokens = num_tokens - int(candidates.cached_tokens[best])
             self._board.chosen(call_id, leg_id, replicas[best], new_tokens, num_tokens + output)
             self._board.holds(replicas[best], hashes)
-            if self._bringers is not None:
-                self._bringers.expected(replicas[best], model, hashes, held_tokens)
             if adapter is not None:
                 self._board.holds(replicas[best], (adapter_name(adapter.digest),))
             if noted and self._notes is not None:

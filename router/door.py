@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from heliostat.wire import Adapter, DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenFrame
+from heliostat.wire import DecodeRequest, Load, PrefillRequest, PrefillResult, Ticket, TokenFrame
 from router.accounts import Outcome
 from router.trace import Trace
 
@@ -60,10 +60,8 @@ class DecodePool(Protocol):
 class Book(Protocol):
     """Where requests are accounted for (`router.accounts`)."""
 
-    def prefilled(
-        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
-    ) -> None:
-        """Called once per request, when its prompt's KV is there; notes in the trace what was saved."""
+    def prefilled(self, model: str, trace: Trace, load: Load) -> None:
+        """Called once per request, when its prompt's KV is there; notes in the trace what that saved."""
 
     def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
         """Called once per request."""

@@ -255,8 +255,9 @@ class Pipeline:
         takes the end of a block for a block."""
         if frame.cached_tokens is not None:
             request.trace.cached_tokens = frame.cached_tokens
+            request.trace.cross_model_tokens = frame.cross_model_tokens
         if self._book is not None:
-            self._book.prefilled(request.model, request.token_ids, request.trace, None, frame.load)
+            self._book.prefilled(request.model, request.trace, frame.load)
 
     async def _drain(self, trace: Trace, noted: Leg, results: AsyncGenerator[PrefillResult, None]) -> None:
         """The end of an early prefill. If it fails, so does the load of its KV, and that is what counts."""
@@ -268,7 +269,7 @@ class Pipeline:
         first = trace.prefill_replica is None
         ticket = trace.prefilled(noted, result)
         if first and self._book is not None:
-            self._book.prefilled(leg.model, leg.token_ids, trace, leg.adapter, result.load)
+            self._book.prefilled(leg.model, trace, result.load)
         return ticket
 
     def _leg(self, request: GenerateRequest, role: Role) -> Leg:

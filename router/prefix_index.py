@@ -33,6 +33,15 @@ def next_link(parent: int, tokens: tuple[int, ...]) -> int:
     return hash((parent, tokens))
 
 
+def chain(parent: int, token_ids: Sequence[int], size: int) -> tuple[int, ...]:
+    """One hash per block behind the block `parent`, the last, partly filled one included."""
+    links = []
+    for start in range(0, len(token_ids), size):
+        parent = next_link(parent, tuple(token_ids[start : start + size]))
+        links.append(parent)
+    return tuple(links)
+
+
 class PrefixIndex:
     """Block hash -> the rows (replicas) that hold it, one bit each; the least recently used block goes first.
 
@@ -60,12 +69,7 @@ class PrefixIndex:
         parent = self._seeds.get(domain)
         if parent is None:
             parent = self._seeds[domain] = first_link(domain)
-        size = self.block_size
-        chain = []
-        for start in range(0, len(token_ids), size):
-            parent = next_link(parent, token_ids[start : start + size])
-            chain.append(parent)
-        return tuple(chain)
+        return chain(parent, token_ids, self.block_size)
 
     def depths(self, hashes: Sequence[int], rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """For each of the rows, how many blocks from the first on it holds without a gap."""

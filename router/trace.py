@@ -120,7 +120,7 @@ class Trace:
     def prefilled(self, leg: Leg, result: PrefillResult) -> Ticket:
         """A prefill leg has a ticket; an early one twice, the first time for KV that is still on its way."""
         if self.prefill_replica is None:
-            self.cached_tokens = result.cached_tokens
+            self.cached_tokens, self.cross_model_tokens = result.cached_tokens, result.cross_model_tokens
         self.prefill_replica = leg.replica = result.load.replica
         leg.cached_tokens = result.cached_tokens
         if not result.ticket.streamed:

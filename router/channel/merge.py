@@ -15,7 +15,8 @@ def merge_frames(earlier: TokenFrame, later: TokenFrame) -> TokenFrame:
         deltas = tuple(by_index.values())
     load_ms = later.load_ms if later.load_ms is not None else earlier.load_ms
     cached_tokens = earlier.cached_tokens if earlier.cached_tokens is not None else later.cached_tokens
-    return TokenFrame(deltas, later.finished, later.load, load_ms, cached_tokens)
+    cross_model_tokens = earlier.cross_model_tokens + later.cross_model_tokens  # only one of them has any
+    return TokenFrame(deltas, later.finished, later.load, load_ms, cached_tokens, cross_model_tokens)
 
 
 def num_tokens(frame: TokenFrame) -> int:

@@ -30,6 +30,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     finished: bool = False
     load_ms: float | None = None
     cached_tokens: int | None = None
+    cross_model_tokens: int = 0
 
 
 class Batch(msgspec.Struct, tag=True, array_like=True, frozen=True):
@@ -99,9 +100,11 @@ class Splitter:
 
 def to_frame(stream: int, total: int, frame: TokenFrame) -> Frame:
     """A token frame as it travels; its load travels once per batch."""
-    return Frame(stream, total, frame.deltas, frame.finished, frame.load_ms, frame.cached_tokens)
+    cached = frame.cached_tokens
+    return Frame(stream, total, frame.deltas, frame.finished, frame.load_ms, cached, frame.cross_model_tokens)
 
 
 def from_frame(frame: Frame, load: Load) -> TokenFrame:
     """The other way round."""
-    return TokenFrame(frame.deltas, frame.finished, load, frame.load_ms, frame.cached_tokens)
+    cached = frame.cached_tokens
+    return TokenFrame(frame.deltas, frame.finished, load, frame.load_ms, cached, frame.cross_model_tokens)

@@ -3,9 +3,8 @@
 import pytest
 
 from heliostat.spec import Family, Model, Pool, Spec
-from heliostat.wire import Adapter, Load, Role
+from heliostat.wire import Load, Role
 from router.accounts import Accounts, Outcome, Stage
-from router.cross_model import Bringers
 from router.histogram import BOUNDS_MS, Histogram
 from router.trace import Trace
 
@@ -32,8 +31,8 @@ def trace(cached_tokens: int = 0) -> Trace:
     )  # fmt: skip
 
 
-def accounts(bringers: Bringers | None = None) -> Accounts:
-    return Accounts(SPEC, lambda: 12.5, bringers)
+def accounts() -> Accounts:
+    return Accounts(SPEC, lambda: 12.5)
 
 
 def load(replica: str = "p0", rate: float = 0.0) -> Load:
@@ -44,15 +43,15 @@ def serve(
     books: Accounts,
     model: str,
     cached_tokens: int = 0,
-    prompt: tuple[int, ...] = PROMPT,
+    cross_model_tokens: int = 0,
     replica: str = "p0",
-    adapter: Adapter | None = None,
     rate: float = 0.0,
 ) -> Trace:
     """A request from the end of its prefill to its end."""
     served = trace(cached_tokens)
-    books.prefilled(model, prompt[:-1], served, adapter, load(replica, rate))
-    books.ended(model, prompt, served, Outcome.FINISHED)
+    served.cross_model_tokens = cross_model_tokens
+    books.prefilled(model, served, load(replica, rate))
+    books.ended(model, PROMPT, served, Outcome.FINISHED)
     return served
 
 
@@ -146,48 +145,17 @@ def test_an_unknown_model_counts_as_nothing() -> None:
     assert not any(sum(status.requests.values()) for status in books.to_status())
 
 
-def test_a_prefix_of_another_model_is_counted() -> None:
-    books = accounts()
-    serve(books, "math")
-    # The same 80 tokens, then others: two whole blocks are shared, of which the replica had 48 tokens.
-    served = serve(books, "code", 48, (*PROMPT[:80], *range(500, 540)))
-    assert served.cross_model_tokens == 48
-    assert books.model("code").cross_model_tokens == 48
-    assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 48
-    assert books.model("math").cross_model_tokens == 0
-
-
-def test_a_prefix_of_its_own_is_not() -> None:
-    books = accounts()
-    serve(books, "math")
-    serve(books, "code", replica="p1")  # nothing was cached there: it computes the prompt itself
-    assert serve(books, "math", 99).cross_model_tokens == 0
-    assert serve(books, "code", 99, replica="p1").cross_model_tokens == 0
-    assert books.pool(Role.PREFILL, "shared").cached_tokens == 2 * 99
-    assert serve(books, "code", 99).cross_model_tokens == 99
-
-
-def test_what_an_adapter_wrote_is_no_other_adapters() -> None:
-    books, writers = accounts(), (Adapter("a", "a"), Adapter("b", "b"))
-    serve(books, "math", adapter=writers[0])
-    serve(books, "code", adapter=writers[1])
-    assert serve(books, "code", 99, adapter=writers[1]).cross_model_tokens == 0
-
-
-def test_pools_do_not_share_prefixes() -> None:
-    books = accounts()
-    serve(books, "math")
-    assert serve(books, "alone", 64).cross_model_tokens == 0
-
-
 def test_a_prefill_is_booked_once_whatever_becomes_of_the_request() -> None:
     books = accounts()
     serve(books, "math")
     cancelled = trace(cached_tokens=96)
-    books.prefilled("code", PROMPT[:-1], cancelled, None, load())
+    cancelled.cross_model_tokens = 96
+    books.prefilled("code", cancelled, load())
     assert books.model("code").cross_model_tokens == 0, "until it is over"
     books.ended("code", PROMPT, cancelled, Outcome.CANCELLED)
     assert books.model("code").cross_model_tokens == 96
+    assert books.pool(Role.PREFILL, "shared").cross_model_tokens == 96
+    assert books.model("math").cross_model_tokens == 0
 
 
 def test_saved_time_is_reckoned_at_the_replicas_rate_or_the_last_of_its_pool() -> None:
@@ -221,13 +189,12 @@ def test_a_histogram_without_values_and_one_beyond_its_bounds() -> None:
     assert 0 < histogram.quantile(0.5) < BOUNDS_MS[0]
 
 
-def test_a_model_that_comes_later_has_books_of_its_own_and_shares_from_then_on() -> None:
+def test_a_model_that_comes_later_has_books_of_its_own() -> None:
     books = accounts()
     serve(books, "late")
-    serve(books, "alone")  # alone in its prefill pool: nobody to share with
     books.add("late", Model(prefill="own", decode="idle"))
     serve(books, "late")
-    serve(books, "alone", 64)
+    serve(books, "alone", 64, 64)
     assert books.model("late").requests[Outcome.FINISHED] == 1
     assert books.model("alone").cross_model_tokens == 64
     assert books.pool(Role.DECODE, "idle").output_tokens == 21
@@ -242,13 +209,6 @@ def test_a_removed_models_last_requests_are_booked_and_no_pool_shrinks() -> None
     assert books.model("code").output_tokens == 42
     assert books.pool(Role.DECODE, "code").output_tokens == 42
     assert [status.name for status in books.to_status()] == ["math", "alone"]
-
-
-def test_a_prefill_pool_with_one_model_left_is_not_shared() -> None:
-    books = accounts()
-    serve(books, "code")
-    books.remove("code")
-    assert serve(books, "math", 64).cross_model_tokens == 0
 
 
 def test_a_name_that_comes_back_on_other_pools_moves_nothing() -> None:

@@ -261,6 +261,7 @@ def test_a_frame_travels_whole() -> None:
         LOAD,
         1.5,
         32,
+        16,
     )
     splitter = Splitter()
     (got,) = splitter.feed(encode(Batch(LOAD, (to_frame(4, 3, sent),))))
@@ -277,13 +278,14 @@ def test_merging_any_way_gives_the_same_frame() -> None:
             LOAD,
             None,
             None if n else 32,
+            0 if n else 16,
         )
         for n in range(4)
     ]
     left = merge_frames(merge_frames(merge_frames(frames[0], frames[1]), frames[2]), frames[3])
     right = merge_frames(frames[0], merge_frames(frames[1], merge_frames(frames[2], frames[3])))
     assert left == right
-    assert (num_tokens(left), left.cached_tokens) == (4, 32)
+    assert (num_tokens(left), left.cached_tokens, left.cross_model_tokens) == (4, 32, 16)
     by_index = {delta.index: delta for delta in left.deltas}
     assert by_index[0].token_ids == (0, 2)
     assert by_index[1].token_ids == (1, 3)

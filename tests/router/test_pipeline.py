@@ -9,7 +9,6 @@ import pytest
 
 from heliostat.errors import HandoffFailedError, OverloadedError, PrefillFailedError, UnknownModelError
 from heliostat.wire import (
-    Adapter,
     DecodeRequest,
     Load,
     PrefillRequest,
@@ -45,7 +44,8 @@ class FakePrefillPool:
         ticket = Ticket(
             f"t{len(self.requests)}", "shm", "there", "d", "p", len(request.token_ids), 1, 64, "p0", 0.0
         )
-        return PrefillResult(ticket, LOAD, cached_tokens=len(self.requests) + 1, save_ms=0.5)
+        cached = len(self.requests) + 1
+        return PrefillResult(ticket, LOAD, cached, save_ms=0.5, cross_model_tokens=cached - 1)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         result = await self.prefill(request)
@@ -136,13 +136,10 @@ class FakeBook:
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
-        self.prefills: list[tuple[tuple[int, ...], int]] = []
+        self.prefills: list[tuple[str, int, int]] = []
 
-    def prefilled(
-        self, model: str, token_ids: tuple[int, ...], trace: Trace, adapter: Adapter | None, load: Load
-    ) -> None:
-        self.prefills.append((token_ids, trace.cached_tokens))
-        trace.cross_model_tokens = trace.cached_tokens
+    def prefilled(self, model: str, trace: Trace, load: Load) -> None:
+        self.prefills.append((model, trace.cached_tokens, trace.cross_model_tokens))
 
     def ended(self, model: str, token_ids: tuple[int, ...], trace: Trace, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -293,8 +290,8 @@ async def test_what_a_prefill_saved_is_told_before_the_first_frame_and_once() ->
     pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool(failures=1))}, FakeAdmission(), book)
     frames = pipe.generate(req)
     await anext(frames)
-    assert book.prefills == [((0, 1, 2), 2)]
-    assert (req.trace.attempts, req.trace.cached_tokens, req.trace.cross_model_tokens) == (2, 2, 2)
+    assert book.prefills == [("m", 2, 1)]
+    assert (req.trace.attempts, req.trace.cached_tokens, req.trace.cross_model_tokens) == (2, 2, 1)
     await frames.aclose()
 
 
@@ -303,7 +300,7 @@ async def test_an_early_choice_knows_what_was_saved_before_the_prefill_is_done()
     pipe = Pipeline({"m": Route(FakePrefillPool(), FakeDecodePool())}, FakeAdmission(), book, early=True)
     frames = pipe.generate(req)
     await anext(frames)
-    assert book.prefills == [((0, 1, 2), 2)]
+    assert book.prefills == [("m", 2, 1)]
     await frames.aclose()
 
 

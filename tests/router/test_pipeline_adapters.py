@@ -72,7 +72,8 @@ class FakeDecodePool:
                 raise HandoffFailedError("gone", self.blamed and f"d{len(self.requests)}", True)
             first = request.ticket is None and number == 0
             cached = self._held // 4 * 4 if first else None
-            yield TokenFrame((TokenDelta(0, (token,)),), number == len(left) - 1, LOAD, None, cached)
+            delta, finished = TokenDelta(0, (token,)), number == len(left) - 1
+            yield TokenFrame((delta,), finished, LOAD, None, cached, (cached or 0) // 2)
 
 
 class OpenDoor:
@@ -144,6 +145,7 @@ async def test_a_short_remainder_goes_straight_to_the_icarus_pool(held: int, loc
     assert decode.asked == [tuple(range(10))]
     assert (trace.prefill_replica, trace.attempts) == (None, 1)
     assert trace.cached_tokens == held // 4 * 4, "what the engine says, and not what the index believes"
+    assert trace.cross_model_tokens == trace.cached_tokens // 2, "what the replica says"
 
 
 @pytest.mark.parametrize("blamed", ["a replica", ""])

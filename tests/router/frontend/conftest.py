@@ -49,6 +49,7 @@ class WrittenPools:
     tokenizer: TokenizerLike
     text: str | list[int] = "ok"
     cached: list[int] = field(default_factory=list)
+    brought: list[int] = field(default_factory=list)
     rate: float = 0.0
     failure: tuple[int, RequestError] | None = None
     prefills: list[PrefillRequest] = field(default_factory=list)
@@ -68,7 +69,8 @@ class WrittenPools:
         self.prefills.append(request)
         ticket = Ticket("t", "shm", "here", "kv", "p", len(request.token_ids), 1, 64, "p0", 0.0)
         load = Load("p0", 0, 0, 0, 0.0, 1, prefill_tokens_per_s=self.rate, domain="kv")
-        return PrefillResult(ticket, load, self.cached.pop(0) if self.cached else 0, 0.0)
+        cached, brought = (counts.pop(0) if counts else 0 for counts in (self.cached, self.brought))
+        return PrefillResult(ticket, load, cached, 0.0, brought)
 
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         yield await self.prefill(request)

@@ -135,14 +135,16 @@ async def test_headers_say_what_was_saved(surface, stream: bool) -> None:
     surface.pools.cached, surface.pools.rate = [96, 96], 4000.0
     again = await surface.http.post(COMPLETIONS, json=body)
     assert counts(again.headers) == ("p0", "d0", "96", "0", "24.000")
+    surface.pools.brought = [96]
     other = await surface.http.post(COMPLETIONS, json={**body, "model": "spell"})
     assert counts(other.headers) == ("p0", "d0", "96", "96", "24.000")
 
 
 async def test_headers_sum_over_the_prompts_of_a_request(surface) -> None:
     surface.pools.cached, surface.pools.rate = [32, 64], 4000.0
+    surface.pools.brought = [16, 8]
     answer = await surface.http.post(COMPLETIONS, json={"model": "home", "prompt": ["a" * 80, "b" * 80]})
-    assert counts(answer.headers)[2:] == ("96", "0", "24.000")
+    assert counts(answer.headers)[2:] == ("96", "24", "24.000")
 
 
 async def test_an_error_saves_nothing(surface) -> None:
