@@ -59,6 +59,7 @@ class Bringers:
                 del expected[block]  # it is known now; and if it was there already, it is nobody's
             if cached_tokens < end:
                 models[block] = model
+                expected.pop(block, None)
             if block in models:
                 models.move_to_end(block)
         self._trim()
