@@ -2,105 +2,131 @@
 
 import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
 from heliostat.wire import DecodeRequest, TokenFrame
-from router.prefix_index import chain, first_link
-
-BLOCK_TOKENS = 16
-"""Engines count cached tokens by whole blocks of their own, which are a multiple of this."""
+from router.prefix_index import BLOCK_TOKENS, chain, first_link
 
 MAX_BLOCKS = 131_072
-"""About two million tokens, in some 25 MB."""
+"""About four million tokens, in some 25 MB; so much again for claims."""
 
 
 class Bringers:
-    """Block of KV -> the model that had it written in this replica; the least recently used goes first.
+    """Block of KV (as in `PrefixIndex.hashes`) -> the model that had it written in this replica.
 
     An engine's answer says how much of a prompt it had, not since when. Of several models that ask about one
     context at the same time, the one whose prefill computes it may well answer last. So a block that nobody
-    has brought is expected of the first model that comes with it (`claim`), until an answer says who has had
-    it computed (`Claim.found`).
+    has brought is expected of the first prompt that comes with it, until an answer says who has had it
+    computed.
 
-    Only the replica can know: its requests come through several routers. A block that it has forgotten, or
-    that came otherwise, is nobody's, so it counts too little rather than too much. One event loop's.
+    Only the replica can know: its requests come through several routers, and its engine tells it which
+    blocks are gone. What it has not seen, or forgets beyond `max_blocks` (the least recently used go first),
+    is nobody's. One event loop's.
     """
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
         self._max_blocks = max_blocks
         self._models: OrderedDict[int, str] = OrderedDict()
-        self._expected: OrderedDict[int, str] = OrderedDict()
+        self._expected: OrderedDict[int, Claim] = OrderedDict()
 
     def __len__(self) -> int:
-        """Blocks whose bringer is known."""
-        return len(self._models)
+        """Blocks that are somebody's, or expected of somebody."""
+        return len(self._models) + len(self._expected)
 
-    def claim(self, model: str, domain: str, token_ids: Sequence[int]) -> "Claim":
+    def claim(self, model: str, domain: str, token_ids: tuple[int, ...]) -> "Claim":
         """A prompt has come for this model, for KV of that domain (`heliostat.wire.adapted_domain`)."""
         blocks = chain(first_link(domain), token_ids, BLOCK_TOKENS)
+        claim = Claim(self, model, domain, token_ids, blocks)
         for block in blocks:
             if block not in self._models:
-                self._expected.setdefault(block, model)
+                self._expected.setdefault(block, claim)
         self._trim()
-        return Claim(self, model, domain, tuple(token_ids), blocks)
+        return claim
 
-    def found(self, model: str, blocks: Sequence[int], num_tokens: int, cached_tokens: int) -> int:
-        """As `Claim.found`, of a prompt of `num_tokens` tokens in these blocks."""
+    def removed(self, blocks: Iterable[int]) -> None:
+        """The engine has dropped these blocks; whoever computes them again has brought them."""
+        for block in blocks:
+            self._models.pop(block, None)
+
+    def found(self, claim: "Claim", cached_tokens: int) -> int:
+        """See `Claim.found`."""
         models, expected, cross_model = self._models, self._expected, 0
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(claim.blocks):
             start = number * BLOCK_TOKENS
-            end = min(start + BLOCK_TOKENS, num_tokens)
-            bringer = models.get(block) or expected.get(block, model)
-            if bringer != model and cached_tokens > start:
+            end = min(start + BLOCK_TOKENS, len(claim.token_ids))
+            first = expected.get(block, claim)
+            if models.get(block, first.model) != claim.model and cached_tokens > start:
                 cross_model += min(cached_tokens, end) - start
-            elif expected.get(block) == model:
-                del expected[block]  # it is known now; and if it was there already, it is nobody's
             if cached_tokens < end:
-                models[block] = model
-                expected.pop(block, None)
+                models[block] = claim.model
+            if first is claim or block in models:
+                expected.pop(block, None)  # it is known now; or it was there already, and is nobody's
             if block in models:
                 models.move_to_end(block)
         self._trim()
         return cross_model
 
     def wrote(self, model: str, blocks: Sequence[int]) -> None:
-        """These blocks are there; of those that nobody has brought, this model is the bringer."""
+        """These blocks are there now. Of those that nobody has brought, this model is the bringer."""
         for block in blocks:
-            self._models.setdefault(block, self._expected.pop(block, model))
+            self._expected.pop(block, None)
+            self._models.setdefault(block, model)
             self._models.move_to_end(block)
         self._trim()
 
+    def withdraw(self, claim: "Claim") -> None:
+        """Nothing is expected of it any more."""
+        for block in claim.blocks:
+            if self._expected.get(block) is claim:
+                del self._expected[block]
+
     def _trim(self) -> None:
-        for known in (self._models, self._expected):
-            for _ in range(len(known) - self._max_blocks):
-                known.popitem(last=False)
+        for _ in range(len(self._models) - self._max_blocks):
+            self._models.popitem(last=False)
+        for _ in range(len(self._expected) - self._max_blocks):
+            self._expected.popitem(last=False)
 
 
 class Claim:
-    """One request's prompt in a replica, from its arrival on."""
+    """One request's prompt in a replica, for a `with`; what failed or was left has brought nothing."""
 
     def __init__(
         self, bringers: Bringers, model: str, domain: str, token_ids: tuple[int, ...], blocks: tuple[int, ...]
     ) -> None:
         self._bringers = bringers
-        self._model = model
         self._domain = domain
-        self._token_ids = token_ids
-        self._blocks = blocks
+        self.model = model
+        self.token_ids = token_ids
+        self.blocks = blocks
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bringers.withdraw(self)
 
     def found(self, cached_tokens: int) -> int:
         """The engine had the prompt's first `cached_tokens` tokens and computed the rest: how many of them
         another model has brought."""
-        return self._bringers.found(self._model, self._blocks, len(self._token_ids), cached_tokens)
+        return self._bringers.found(self, cached_tokens)
 
-    def wrote(self, token_ids: Sequence[int]) -> None:
-        """The KV of the prompt and of these tokens behind it is in the engine's cache now (ICaRus)."""
-        whole = len(self._token_ids) // BLOCK_TOKENS
-        parent = self._blocks[whole - 1] if whole else first_link(self._domain)
-        rest = (*self._token_ids[whole * BLOCK_TOKENS :], *token_ids)
-        self._bringers.wrote(self._model, (*self._blocks[:whole], *chain(parent, rest, BLOCK_TOKENS)))
+    def loaded(self) -> None:
+        """The prompt's KV has come with a ticket. What of it nobody has brought is this model's."""
+        self._bringers.wrote(self.model, self.blocks)
+
+    def generated(self, token_ids: Sequence[int]) -> None:
+        """The engine has kept the KV of these tokens behind the prompt: this model's, too."""
+        whole = len(self.token_ids) // BLOCK_TOKENS
+        parent = self.blocks[whole - 1] if whole else first_link(self._domain)
+        rest = (*self.token_ids[whole * BLOCK_TOKENS :], *token_ids)
+        if token_ids:
+            self._bringers.wrote(self.model, chain(parent, rest, BLOCK_TOKENS))
 
 
 async def noted(
@@ -111,18 +137,20 @@ async def noted(
     The first one of a leg without a ticket says what another model had brought. KV that a ticket stood for,
     and that of generated tokens, is this model's, if it is nobody's: the next one may find it.
     """
-    claim = bringers.claim(request.model, domain, request.token_ids)
     answers: defaultdict[int, list[int]] = defaultdict(list)
-    try:
-        async with contextlib.aclosing(frames):
-            async for frame in frames:
-                if frame.cached_tokens is not None:
-                    brought = claim.found(frame.cached_tokens)
-                    frame = msgspec.structs.replace(frame, cross_model_tokens=brought)
-                for delta in frame.deltas:
-                    answers[delta.index] += delta.token_ids
-                yield frame
-    finally:
-        for tokens in answers.values():
-            # The step that would write the last token's KV does not come.
-            claim.wrote((*request.generated, *tokens[:-1]))
+    with bringers.claim(request.model, domain, request.token_ids) as claim:
+        try:
+            async with contextlib.aclosing(frames):
+                async for frame in frames:
+                    if frame.cached_tokens is not None:
+                        brought = claim.found(frame.cached_tokens)
+                        frame = msgspec.structs.replace(frame, cross_model_tokens=brought)
+                    elif not answers:
+                        claim.loaded()
+                    for delta in frame.deltas:
+                        answers[delta.index] += delta.token_ids
+                    yield frame
+        finally:
+            for tokens in answers.values():
+                # The step that would write the last token's KV does not come.
+                claim.generated((*request.generated, *tokens[:-1]))

@@ -80,6 +80,7 @@ class _Replica:
 
     def _kv_changed(self, replica: str, added: Sequence[int], removed: Sequence[int]) -> None:
         self._outbox.kv_changed(added, removed)
+        self._bringers.removed(removed)
 
     async def load(self, inbox: str = "", door: Door = NO_DOOR) -> Load:
         """Queue, running requests and KV use; from now on also to the router whose `inbox` that is, and
@@ -139,13 +140,12 @@ class PrefillReplica(_Replica):
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         """Write the KV of x_1 … x_{N-1}. Raises PrefillFailedError."""
         self._identity.check_prefill(request)
-        claim = self._claim(request)
-        with self._spans.leg(Role.PREFILL, request) as span:
+        with self._claim(request) as claim, self._spans.leg(Role.PREFILL, request) as span:
             result = await self._engine.prefill(self._spans.below(span, request))
             if span is not None:
                 span.prefilled(result)
+            result = replace(result, cross_model_tokens=claim.found(result.cached_tokens))
         self._note(request, result)
-        result = replace(result, cross_model_tokens=claim.found(result.cached_tokens))
         return self._identity.sign(result, request)
 
     def _claim(self, request: PrefillRequest) -> Claim:
@@ -158,8 +158,8 @@ class PrefillReplica(_Replica):
     async def prefill_early(self, request: PrefillRequest) -> AsyncGenerator[PrefillResult, None]:
         """The same; a streamed ticket comes first when the last chunk of a long prompt begins."""
         self._identity.check_prefill(request)
-        claim, brought = self._claim(request), None
-        with self._spans.leg(Role.PREFILL, request) as span:
+        brought: int | None = None
+        with self._claim(request) as claim, self._spans.leg(Role.PREFILL, request) as span:
             results = self._engine.prefill_early(self._spans.below(span, request))
             async with contextlib.aclosing(results):
                 async for result in results:

@@ -134,7 +134,7 @@ class ModelStatus(_Frozen):
     """One model in one router since that started: requests by outcome, tokens, and how long they took.
 
     `cached_tokens` of the prompt tokens came from a prefix cache, `cross_model_tokens` of those because
-    another model of the prefill pool had brought them. Times are estimates from buckets; 0 before the
+    another model had brought them there. Times are estimates from buckets; 0 before the
     first request.
     """
 

@@ -44,9 +44,9 @@ class Figures:
     """What a model, or the models of a pool, have taken since the router started.
 
     `prompt_tokens` counts prompts whose prefill ended, each once; so `cached_tokens` is a part of it, and
-    `cross_model_tokens` a part of that: cached because another model of the prefill pool had brought
-    them. `decode_slot_s` runs from the end of the first prefill to the end of the request.
-    `kv_byte_s` is the KV held in that time, taken to grow evenly from the prompt's to the whole
+    `cross_model_tokens` a part of that: cached because another model had brought them there
+    (`deployments.bringers`). `decode_slot_s` runs from the end of the first prefill to the end of the
+    request. `kv_byte_s` is the KV held in that time, taken to grow evenly from the prompt's to the whole
     context's. `transfer_bytes` counts every handoff, `failovers` every attempt beyond the first.
     """
 
