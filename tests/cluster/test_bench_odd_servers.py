@@ -74,7 +74,7 @@ async def test_a_stream_that_falls_silent_has_timed_out(server) -> None:
 
     server.then(falls_silent)
     records: list[Record] = []
-    async with AsyncClient(server.url, max_retries=0, timeout_s=0.2) as client:
+    async with AsyncClient(server.url, max_retries=0, timeout_s=0.5) as client:
         await Sender(client, Asking("chat", 9), records.append).send(Planned("math", "a"))
     assert [record.failure and record.failure.kind for record in records] == ["TimedOutError"]
 

@@ -5,6 +5,7 @@ import json
 import random
 import socket
 
+import h11
 import httpx
 import pytest
 
@@ -87,7 +88,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(sim) -> None:
         "stream": True,
         "return_token_ids": True,
     }
-    url = httpx.URL(sim.cluster.url)
+    url, before = httpx.URL(sim.cluster.url), await handoffs(sim)
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)
@@ -101,7 +102,7 @@ async def test_a_client_that_does_not_read_holds_up_nobody(sim) -> None:
         )
 
         async def taken() -> bool:
-            return any(r.running for r in await sim.replicas(Role.DECODE, "base"))
+            return await handoffs(sim) > before
 
         await sim.until(taken)
         await asyncio.gather(*(check(sim, MODELS[n % 2], prompt(n), 20) for n in range(16)))
@@ -109,10 +110,31 @@ async def test_a_client_that_does_not_read_holds_up_nobody(sim) -> None:
         answer = bytearray()
         while data := await loop.sock_recv(slow, 65536):
             answer += data
+    text = body_of(bytes(answer))
     tokens: dict[int, list[int]] = {}
-    for line in answer.splitlines():
+    for line in text.splitlines():
         if line.startswith(b"data: {"):
             for choice in json.loads(line.removeprefix(b"data: "))["choices"]:
                 tokens.setdefault(choice["index"], []).extend(choice["token_ids"] or [])
     assert tokens == {n: sim.expected("home", ids, num_tokens, n) for n in range(num_sequences)}
-    assert b"data: [DONE]" in answer
+    assert b"data: [DONE]" in text
+
+
+async def handoffs(sim) -> int:
+    """How many have ended in the pool `base` so far."""
+    replicas = await sim.replicas(Role.DECODE, "base")
+    return sum(figures.admitted for replica in replicas for figures in replica.handoffs)
+
+
+def body_of(answer: bytes) -> bytes:
+    """Of a raw HTTP answer. HAProxy sends on what it has of a chunk, so that an event may lie in two."""
+    parser = h11.Connection(h11.CLIENT)
+    parser.send(h11.Request(method="POST", target="/", headers=[("host", "any"), ("content-length", "0")]))
+    parser.send(h11.EndOfMessage())
+    parser.receive_data(answer)
+    body = b""
+    while not isinstance(event := parser.next_event(), h11.EndOfMessage):
+        assert event is not h11.NEED_DATA, "the answer is not whole"
+        if isinstance(event, h11.Data):
+            body += event.data
+    return body

@@ -65,7 +65,7 @@ async def test_a_decode_replica_that_dies_with_16_streams_open(sim) -> None:
 
 
 async def test_a_prefill_replica_that_dies_while_it_computes(sim) -> None:
-    prompts = [prompt(n, length=1000) for n in range(8)]
+    prompts = [prompt(n, length=1000) for n in range(12)]
     asked = [asyncio.create_task(sim.post(model="mirror", prompt=ids, max_tokens=20)) for ids in prompts]
     busy: list[ReplicaStatus] = []
 
@@ -146,7 +146,7 @@ async def test_a_router_that_dies_breaks_its_streams_and_no_others(sim) -> None:
             await stream.response.aclose()
         return sum(stream.response.is_success for stream in streams) == 2
 
-    await sim.until(both_serve)
+    await sim.until(both_serve, 120)
 
 
 async def test_a_stalled_replica_is_replaced_and_a_stalled_pool_is_an_error(sim) -> None:

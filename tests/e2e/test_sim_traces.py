@@ -131,7 +131,7 @@ async def test_a_parent_that_is_not_sampled_and_a_request_without_one_leave_no_s
 
 
 async def test_every_attempt_shows_when_a_decode_replica_dies(sim, collector) -> None:
-    trace_id, ids, num_tokens = new_trace(), prompt("dies"), 400
+    trace_id, ids, num_tokens = new_trace(), prompt("dies"), 1200
     body = {"model": "home", "prompt": ids, "max_tokens": num_tokens}
     stream = await sim.open(headers=parent(trace_id), **body)
     victim = stream.response.headers["x-heliostat-decode"]

@@ -22,7 +22,8 @@ from heliostat.wire import Role
 pytestmark = pytest.mark.transport
 
 HONEST_S = 5.0
-RESTART_S = 240.0
+RESTART_S = 480.0
+"""Four engines at once on a busy machine of two cores; one by itself takes twenty seconds."""
 FIRST_LETTER, LAST_LETTER = 60, 90
 MAX_TOKENS = 48
 
@@ -290,7 +291,7 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
                 continue
             tokens += json.loads(line.removeprefix("data: "))["choices"][0]["token_ids"] or []
             if burst is None:
-                burst = Burst(transport_cluster, http, [prompt(1900, seed) for seed in range(10)])
+                burst = Burst(transport_cluster, http, [prompt(1900, seed) for seed in range(4)])
                 await until(owner_is_busy, HONEST_S)
                 (replica,) = [r for r in await replicas(http, Role.PREFILL) if r.name == owner]
                 killed = Killed(replica)
@@ -299,6 +300,9 @@ async def test_a_prefill_replica_that_dies_during_one_prefill_and_after_another(
     assert await burst.ended_well_or_honestly(killed.at_s) > 0
     assert killed.gone()
     await survivors_idle(http)
+    if transport_cluster.spec.transfer.transport == "nccl":
+        # Its last test. A replica that is still loading ends only then, and Serve gives its pools a minute.
+        await back_to_idle(transport_cluster, http)
 
 
 async def test_both_sides_restarted(transport_cluster, http) -> None:
