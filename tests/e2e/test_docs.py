@@ -3,16 +3,13 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import JsonValue
+from served_cluster import Cluster
 
 from docs.site.blocks import Block, all_blocks, blocks, matches, output_of, program
 from docs.site.running import Place
-
-if TYPE_CHECKING:  # tests cannot import a conftest in importlib mode
-    from tests.e2e.conftest import Cluster
 
 pytestmark = pytest.mark.cluster
 

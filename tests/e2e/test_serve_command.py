@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from served_cluster import ServeProcess, free_port
 
 from finetune.reference import greedy_reference, load_module
 
@@ -28,8 +29,8 @@ def one_model(tmp_path: Path, engine_args: str, transfer: str = "") -> str:
     return str(spec)
 
 
-def test_an_engine_that_does_not_start_is_one_line(serve_command, tmp_path: Path) -> None:
-    server = serve_command(one_model(tmp_path, "{block_size: 7}"), "--port", "0")
+def test_an_engine_that_does_not_start_is_one_line(tmp_path: Path) -> None:
+    server = ServeProcess(one_model(tmp_path, "{block_size: 7}"), "--port", "0")
     try:
         assert server.wait(START_S) == 1
     finally:
@@ -40,8 +41,8 @@ def test_an_engine_that_does_not_start_is_one_line(serve_command, tmp_path: Path
     assert "Traceback" not in server.output
 
 
-def test_ctrl_c_while_engines_load_leaves_nothing_behind(serve_command, tmp_path: Path) -> None:
-    server = serve_command(one_model(tmp_path, "{}"), "--port", "0")
+def test_ctrl_c_while_engines_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    server = ServeProcess(one_model(tmp_path, "{}"), "--port", "0")
     try:
         server.wait_for("decode.base", START_S)
         assert server.interrupt() == 130, server.output
@@ -50,13 +51,13 @@ def test_ctrl_c_while_engines_load_leaves_nothing_behind(serve_command, tmp_path
         server.kill()
 
 
-def test_another_connector_of_vllm_is_handed_through(serve_command, free_port, tmp_path: Path) -> None:
+def test_another_connector_of_vllm_is_handed_through(tmp_path: Path) -> None:
     """With equal modules on both sides, any connector must give the tokens of one model."""
     connector = (
         f"name: ExampleConnector, config: {{shared_storage_path: {tmp_path}/stored}}, prefill_params: {{}}"
     )
     spec, port = one_model(tmp_path, "{}", f", connector: {{{connector}}}"), str(free_port())
-    server = serve_command(spec, "--port", port)
+    server = ServeProcess(spec, "--port", port)
     try:
         server.wait_for("ready: http://", START_S)
         answer = httpx.post(

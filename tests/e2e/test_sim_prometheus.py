@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from served_cluster import free_port
 
 from cluster.dashboards.alerts import ALERTS
 from cluster.dashboards.board import HELIOSTAT
@@ -84,9 +85,7 @@ class Prometheus:
 
 
 @pytest.fixture
-async def prometheus(
-    sim, tool: Callable[[str], str], free_port: Callable[[], int], tmp_path: Path
-) -> AsyncIterator[Prometheus]:
+async def prometheus(sim, tool: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Prometheus]:
     program, port = tool("prometheus"), free_port()
     write_files(tmp_path, sim.cluster.url)
     with (tmp_path / "log").open("w") as log:

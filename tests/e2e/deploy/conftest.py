@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from served_cluster import free_port
 
 from cluster.cli import main
 from cluster.serve_api import PATH, ServeApi
@@ -123,7 +124,7 @@ def head_class() -> type[Head]:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory, free_port) -> Iterator[Head]:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("deploy")
     with running_ray(folder, (free_port(), free_port())) as address:
         yield Head(address, free_port(), folder)

@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from ray.cluster_utils import Cluster as RayCluster
+from served_cluster import Cluster, free_port
+from sim_client import sim_client
 
 from cluster.serve_environment import set_serve_environment
 from heliostat.specfile import load_spec
@@ -57,7 +59,7 @@ Running = Callable[[Path], AbstractAsyncContextManager[Nodes]]
 
 
 @pytest.fixture
-def nodes(free_port, sim_client) -> Running:
+def nodes() -> Running:
     """Runs a spec on a Ray of a head and two workers, each with one CPU."""
 
     @asynccontextmanager
@@ -75,7 +77,7 @@ def nodes(free_port, sim_client) -> Running:
             served = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
             assert served.returncode == 0, served.stderr
             async with AsyncExitStack() as stack:
-                sim = await sim_client(f"http://127.0.0.1:{port}", load_spec(spec), stack)
+                sim = await sim_client(Cluster(f"http://127.0.0.1:{port}", load_spec(spec), spec.name), stack)
                 await sim.until(lambda: is_ready(sim), START_S)
                 yield Nodes(ray, sim)
         finally:
