@@ -1,39 +1,24 @@
-"""The vLLM engine of a replica: the one file of `deployments` that drives `AsyncLLM` (vLLM 0.32).
+"""The vLLM engine of a replica: prefills that end in tickets, and decodes that begin with them.
 
 Not covered: multimodal prompts, prompt embeddings.
 """
 
 import asyncio
-import os
-import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 
-import psutil
 from vllm import SamplingParams
-from vllm.exceptions import VLLMClientError
-from vllm.inputs import tokens_input
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from deployments.engine import EngineConfig, KvListener
-from deployments.engine_log import EngineLog
 from deployments.handoff_desk import HandoffDesk
-from deployments.kv_events import KvEventReader
 from deployments.telemetry import EngineTelemetry
-from deployments.vllm_args import engine_args
 from deployments.vllm_decode import decode_sampling, delta
-from deployments.vllm_lora import EngineAdapters
+from deployments.vllm_runner import VllmRunner
 from heliostat.errors import (
-    EngineStartError,
     HandoffFailedError,
-    HeliostatError,
-    InvalidRequestError,
     NoSpaceError,
     PrefillFailedError,
     TransportError,
@@ -52,69 +37,36 @@ from heliostat.wire import (
     adapted_domain,
 )
 from kvtransfer.handoff import Announcement, CopyRecord, HandoffParams, digest_tokens
-from kvtransfer.owner import OwnerFolder
 
 Announce = Callable[[PrefillResult], None]
 
 RECORD_S = 2.0
 """A save's record comes with the step that did it, at most a moment after its output."""
 
-STOP_S = 10.0
-"""An engine's processes unlink their shared memory when they end by themselves, not when killed."""
-
 
 class VllmEngine:
-    """`deployments.engine.Engine` around one `AsyncLLM`."""
+    """`deployments.engine.Engine` around one vLLM."""
 
     def __init__(self, config: EngineConfig, on_kv: KvListener | None = None) -> None:
         self._config = config
-        self._on_kv = on_kv
         self._connector = config.transfer.connector
         self._desk = HandoffDesk(config)
         self._telemetry = EngineTelemetry(self._desk.copied)
-        self._log = EngineLog(config.replica)
+        self._vllm = VllmRunner(config, self._telemetry, on_kv)
         self._queued_prompt_tokens = 0
         self._shares: Counter[str] = Counter()
         self._computing: dict[str, asyncio.Event] = {}
-        self._llm: AsyncLLM | None = None
-        self._leftovers: OwnerFolder | None = None
-        self._kv_events: KvEventReader | None = None
-        self._adapters = EngineAdapters(config, on_kv)
-        self._traced = False
 
     async def start(self) -> None:
-        if self._on_kv is not None and self._config.caches_prefixes:
-            on_kv = partial(self._on_kv, self._config.replica)
-            self._kv_events = KvEventReader(self._config.domain, on_kv, self._config.pool.icarus)
-            self._kv_events.start()
-        with self._log.redirect():
-            try:
-                self._llm = AsyncLLM.from_engine_args(
-                    engine_args(self._config, self._kv_events), stat_loggers=[self._telemetry.factory]
-                )
-            except (ValueError, TypeError, RuntimeError, OSError) as error:
-                cause = self._log.root_cause() or f"{type(error).__name__}: {error}"
-                raise EngineStartError(self._config.pool_name, cause, str(self._log.path)) from error
-        self._leftovers = OwnerFolder(self._config.transfer, uuid.uuid4().hex)
-        self._leftovers.note_segments([os.getpid(), *_descendants()])
-        self._traced = await self.llm.is_tracing_enabled()
-        await self._adapters.open(self.llm, str(self._log.path))
+        await self._vllm.start()
         if self._config.role is Role.PREFILL and self._connector is None:
             await self._desk.open()
 
     async def load_adapter(self, adapter: Adapter) -> None:
-        async with self._adapters.use(adapter, HeliostatError):
-            pass
+        await self._vllm.load_adapter(adapter)
 
     async def drop_adapter(self, digest: str) -> None:
-        await self._adapters.drop(digest)
-
-    @property
-    def llm(self) -> AsyncLLM:
-        """The running engine. Raises HeliostatError before `start`."""
-        if self._llm is None:
-            raise HeliostatError(f"pool {self._config.pool_name}: the engine is not started")
-        return self._llm
+        await self._vllm.drop_adapter(digest)
 
     async def prefill(self, request: PrefillRequest) -> PrefillResult:
         return await self._prefill(request, None)
@@ -225,28 +177,11 @@ class VllmEngine:
             extra_args={"kv_transfer_params": dict(kv_transfer_params)},
         )
         last = None
-        prompt = tokens_input(list(request.token_ids))
-        async with self._adapters.use(request.adapter, PrefillFailedError) as lora:
-            with self._engine_errors(PrefillFailedError):
-                async for output in self.llm.generate(
-                    prompt,
-                    sampling,
-                    request.request_id,
-                    lora_request=lora,
-                    trace_headers=self._trace_headers(request),
-                ):
-                    last = output
+        outputs = self._vllm.run(request, request.token_ids, sampling, PrefillFailedError)
+        async with aclosing(outputs):
+            async for output in outputs:
+                last = output
         return last
-
-    @contextmanager
-    def _engine_errors(self, failure: type[PrefillFailedError | HandoffFailedError]) -> Iterator[None]:
-        """vLLM's errors as ours: they cross a process border, and vLLM's own would stop the router."""
-        try:
-            yield
-        except VLLMClientError as error:
-            raise InvalidRequestError(str(error)) from error
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise failure(f"{self._config.replica}: {error}") from error
 
     async def decode(self, request: DecodeRequest) -> AsyncGenerator[TokenFrame, None]:
         ticket = request.ticket
@@ -261,56 +196,40 @@ class VllmEngine:
         if ticket is not None:
             self._desk.admit(ticket)
         try:
-            async with self._adapters.use(request.adapter, HandoffFailedError) as lora:
-                with self._engine_errors(HandoffFailedError):
-                    async with aclosing(self._frames(request, ticket, sampling, lora)) as frames:
-                        async for frame in frames:
-                            yield frame
+            async with aclosing(self._frames(request, ticket, sampling)) as frames:
+                async for frame in frames:
+                    yield frame
         finally:
             self._shares[request.model] -= 1
             if ticket is not None:
                 self._desk.done(ticket)
 
     async def _frames(
-        self,
-        request: DecodeRequest,
-        ticket: Ticket | None,
-        sampling: SamplingParams,
-        lora: LoRARequest | None,
+        self, request: DecodeRequest, ticket: Ticket | None, sampling: SamplingParams
     ) -> AsyncGenerator[TokenFrame, None]:
         unread = set(range(sampling.n)) if ticket is not None else set()
         tells_cached = ticket is None
         # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
         # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
         token_ids = [*request.token_ids, *request.generated]
-        async for output in self.llm.generate(
-            tokens_input(token_ids),
-            sampling,
-            request.request_id,
-            lora_request=lora,
-            trace_headers=self._trace_headers(request),
-        ):
-            if any(sequence.finish_reason == "error" for sequence in output.outputs):
-                raise self._failure(ticket)
-            load_ms = None
-            if ticket is not None and unread:
-                if record := self._telemetry.claim(ticket.ticket_id):
-                    load_ms = record.ms
-                unread -= {sequence.index for sequence in output.outputs}
-                if not unread:
-                    # Each of the n sequences loads the KV by itself; once all have a token, nobody
-                    # needs its name.
-                    self._desk.admitted(ticket)
-            cached_tokens = (output.num_cached_tokens or 0) if tells_cached else None
-            tells_cached = False
-            deltas = tuple(map(delta, output.outputs))
-            yield TokenFrame(deltas, output.finished, self.load(), load_ms, cached_tokens)
-
-    def _trace_headers(self, request: PrefillRequest | DecodeRequest) -> Mapping[str, str] | None:
-        """What makes vLLM's own span of the request a part of its trace, where vLLM makes one."""
-        if not (self._traced and request.traceparent):
-            return None
-        return {"traceparent": request.traceparent, "tracestate": request.tracestate}
+        outputs = self._vllm.run(request, token_ids, sampling, HandoffFailedError)
+        async with aclosing(outputs):
+            async for output in outputs:
+                if any(sequence.finish_reason == "error" for sequence in output.outputs):
+                    raise self._failure(ticket)
+                load_ms = None
+                if ticket is not None and unread:
+                    if record := self._telemetry.claim(ticket.ticket_id):
+                        load_ms = record.ms
+                    unread -= {sequence.index for sequence in output.outputs}
+                    if not unread:
+                        # Each of the n sequences loads the KV by itself; once all have a token, nobody
+                        # needs its name.
+                        self._desk.admitted(ticket)
+                cached_tokens = (output.num_cached_tokens or 0) if tells_cached else None
+                tells_cached = False
+                deltas = tuple(map(delta, output.outputs))
+                yield TokenFrame(deltas, output.finished, self.load(), load_ms, cached_tokens)
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
         digest = digest_tokens(request.token_ids[:-1], ticket.domain)
@@ -347,27 +266,11 @@ class VllmEngine:
         )
 
     async def check_health(self) -> None:
-        try:
-            await self.llm.check_health()
-        except EngineDeadError as error:
-            cause = self._log.root_cause() or str(error)
-            raise HeliostatError(f"pool {self._config.pool_name}: the engine died: {cause}") from error
+        await self._vllm.check_health()
 
     async def status(self, pid: int) -> ReplicaStatus:
         """`load` for people, with what the handoffs cost so far."""
         return ReplicaStatus.of(self.load(), await self._desk.figures(), pid)
 
     def stop(self) -> None:
-        if self._llm is not None:
-            self._llm.shutdown(timeout=STOP_S)
-            self._llm = None
-        if self._kv_events is not None:
-            self._kv_events.close()
-            self._kv_events = None
-        if self._leftovers is not None:
-            self._leftovers.close()
-            self._leftovers = None
-
-
-def _descendants() -> list[int]:
-    return [process.pid for process in psutil.Process().children(recursive=True)]
+        self._vllm.stop()
