@@ -5,6 +5,8 @@ import os
 from math import inf
 from pathlib import Path
 
+from cluster.flag_types import positive
+
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLE = "RAY_DASHBOARD_ADDRESS"
 """Where Ray's own tools look for a dashboard, too."""
@@ -58,7 +60,7 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive,
         default=inf,
         metavar="SECONDS",
         help="how long to wait for each step; what was begun goes on (default: as long as it takes)",

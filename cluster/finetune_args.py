@@ -6,7 +6,7 @@ Imports neither torch nor transformers, so that other commands stay light.
 import argparse
 from pathlib import Path
 
-from cluster.flag_types import not_negative, positive
+from cluster.flag_types import count, natural, not_negative, positive, share
 
 METHODS = ("sun", "qsun", "prefillshare", "icarus", "full")
 
@@ -40,17 +40,15 @@ def _data(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--split", default="train", help="of a data set (default: %(default)s)")
     group.add_argument("--raw", action="store_true", help="prompts as they are, without the chat template")
     group.add_argument(
-        "--max-length", type=_count, metavar="N", help="tokens; longer samples are left out and counted"
+        "--max-length", type=count, metavar="N", help="tokens; longer samples are left out and counted"
     )
     held_out = group.add_mutually_exclusive_group()
     held_out.add_argument("--eval-data", type=Path, metavar="FILE", help="JSONL of samples to measure on")
-    held_out.add_argument("--eval-split", type=_share, metavar="F", help="or this share of --data, 0 to 1")
+    held_out.add_argument("--eval-split", type=share, metavar="F", help="or this share of --data, 0 to 1")
 
 
 def _adapter(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--lora", type=_count, metavar="RANK", help="train a LoRA (icarus: always, default 16)"
-    )
+    group.add_argument("--lora", type=count, metavar="RANK", help="train a LoRA (icarus: always, default 16)")
     group.add_argument("--lora-alpha", type=positive, metavar="A", help="scale (default: twice the rank)")
     group.add_argument(
         "--lora-targets",
@@ -62,11 +60,11 @@ def _adapter(group: argparse._ArgumentGroup) -> None:
 def _training(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive, default=3.0, metavar="N", help="(default: %(default)s)")
-    length.add_argument("--steps", type=_count, metavar="N", help="optimizer steps, instead of epochs")
-    group.add_argument("--batch-size", type=_count, default=16, metavar="N", help="(default: %(default)s)")
+    length.add_argument("--steps", type=count, metavar="N", help="optimizer steps, instead of epochs")
+    group.add_argument("--batch-size", type=count, default=16, metavar="N", help="(default: %(default)s)")
     group.add_argument(
         "--gradient-accumulation",
-        type=_count,
+        type=count,
         default=1,
         metavar="N",
         help="batches a step (default: %(default)s)",
@@ -78,7 +76,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
         help="at its peak (default: 2e-5; with an adapter 2e-4)",
     )
     group.add_argument(
-        "--warmup", type=_natural, default=0, metavar="N", help="steps up to the peak (default: %(default)s)"
+        "--warmup", type=natural, default=0, metavar="N", help="steps up to the peak (default: %(default)s)"
     )
     group.add_argument(
         "--schedule",
@@ -87,7 +85,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
         help="from the peak; cosine falls to 5 %% (default: %(default)s)",
     )
     group.add_argument("--weight-decay", type=not_negative, default=0.0, metavar="W", help="(default: 0)")
-    group.add_argument("--seed", type=_natural, default=0, metavar="N", help="(default: %(default)s)")
+    group.add_argument("--seed", type=natural, default=0, metavar="N", help="(default: %(default)s)")
     group.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16"),
@@ -100,31 +98,10 @@ def _training(group: argparse._ArgumentGroup) -> None:
 
 
 def _run(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--eval-every", type=_count, metavar="N", help="steps (default: at the end only)")
+    group.add_argument("--eval-every", type=count, metavar="N", help="steps (default: at the end only)")
     group.add_argument(
-        "--save-every", type=_count, metavar="N", help="steps between checkpoints in OUT.partial"
+        "--save-every", type=count, metavar="N", help="steps between checkpoints in OUT.partial"
     )
     group.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint of OUT.partial"
     )
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return value

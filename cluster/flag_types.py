@@ -37,6 +37,13 @@ def positive(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number between 0 and 1, neither of them."""
+    if not 0 < (value := not_negative(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def json_object(text: str) -> dict[str, object]:
     """A JSON object; NaN is none of JSON's numbers."""
     try:

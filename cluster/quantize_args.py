@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from cluster.flag_types import count
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All flags."""
@@ -27,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="3 to 8; vLLM's CPU kernel runs 4 only (default: 4)",
     )
     parser.add_argument(
-        "--group-size", type=_count, default=32, metavar="G", help="inputs that share a scale (default: 32)"
+        "--group-size", type=count, default=32, metavar="G", help="inputs that share a scale (default: 32)"
     )
     parser.add_argument(
         "--data",
@@ -35,17 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.jsonl",
         help="calibration prompts for awq and gptq: lines with prompt and response, or messages",
     )
-    parser.add_argument("--samples", type=_count, default=128, metavar="N", help="lines of it (default: 128)")
+    parser.add_argument("--samples", type=count, default=128, metavar="N", help="lines of it (default: 128)")
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float16"),
         default="bfloat16",
         help="what the cluster runs in, the spec's `family.dtype` (default: bfloat16)",
     )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value

@@ -6,7 +6,7 @@ Imports nothing of the simulator, so that other commands stay light.
 import argparse
 from pathlib import Path
 
-from cluster.flag_types import positive
+from cluster.flag_types import count, natural, not_negative, positive
 
 DEFAULT_SLO = "ttft=2s,tpot=25ms"
 
@@ -46,14 +46,16 @@ def _workload(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--zipf",
-        type=float,
+        type=not_negative,
         metavar="S",
         help="skew of the models' popularity, the spec's first leading; 0: even",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of everything drawn (default: 0)")
+    group.add_argument(
+        "--seed", type=natural, default=0, metavar="N", help="of everything drawn (default: 0)"
+    )
     group.add_argument(
         "--rounds",
-        type=_count,
+        type=count,
         default=1,
         metavar="N",
         help="runs with seeds N, N+1, …; tables show medians (default: 1)",
@@ -99,7 +101,7 @@ def _cluster(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="with --autoscale: seconds that a replica takes to start (default: the pools' start_s)",
     )
-    group.add_argument("--routers", type=_count, metavar="N", help="router replicas (default: the spec's)")
+    group.add_argument("--routers", type=count, metavar="N", help="router replicas (default: the spec's)")
 
 
 def _question(group: argparse._ArgumentGroup) -> None:
@@ -117,17 +119,10 @@ def _question(group: argparse._ArgumentGroup) -> None:
         help="of requests that must (default: 0.95)",
     )
     group.add_argument(
-        "--max-gpus", type=_count, default=256, metavar="N", help="where the search gives up (default: 256)"
+        "--max-gpus", type=count, default=256, metavar="N", help="where the search gives up (default: 256)"
     )
 
 
 def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="machine-readable")
     group.add_argument("--plots", type=Path, metavar="DIR", help="write pictures (SVG) there")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value

@@ -16,6 +16,11 @@ from cluster.cli import parser
         (("bench", "--extra-body", "{"), "{ is not JSON: "),
         (("bench", "--extra-body", '{"a": NaN}'), "NaN is no number there"),
         (("bench", "--slo-e2e-ms", "0"), "0 is not above 0"),
+        (("finetune", "--steps", "many"), "many is not a whole number from 0 on"),
+        (("finetune", "--eval-split", "1"), "1 is not between 0 and 1"),
+        (("quantize", "--group-size", "0"), "0 is not 1 or more"),
+        (("simulate", "--zipf", "-1"), "-1 is not a number from 0 on"),
+        (("simulate", "--seed", "1.5"), "1.5 is not a whole number from 0 on"),
     ],
 )
 def test_a_flag_out_of_bounds(
