@@ -14,6 +14,9 @@ from router.prefix_index import BLOCK_TOKENS, chain, first_link
 MAX_BLOCKS = 131_072
 """About four million tokens, in some 25 MB; so much again for claims."""
 
+NOBODY = ""
+"""The bringer of a block that came otherwise: it was there, and none that is known had it written."""
+
 
 class Bringers:
     """Block of KV (as in `PrefixIndex.hashes`) -> the model that had it written in this replica.
@@ -25,7 +28,7 @@ class Bringers:
 
     Only the replica can know: its requests come through several routers, and its engine tells it which
     blocks are gone. What it has not seen, or forgets beyond `max_blocks` (the least recently used go first),
-    is nobody's. One event loop's.
+    is nobody's; so is what a request may have left behind that failed. One event loop's.
     """
 
     def __init__(self, max_blocks: int = MAX_BLOCKS) -> None:
@@ -55,18 +58,21 @@ class Bringers:
     def found(self, claim: "Claim", cached_tokens: int) -> int:
         """See `Claim.found`."""
         models, expected, cross_model = self._models, self._expected, 0
+        # An engine computes a prompt's last token always, and with it a last block that it has.
+        num_tokens = len(claim.token_ids)
         for number, block in enumerate(claim.blocks):
             start = number * BLOCK_TOKENS
-            end = min(start + BLOCK_TOKENS, len(claim.token_ids))
+            end = min(start + BLOCK_TOKENS, num_tokens)
             first = expected.get(block, claim)
-            if models.get(block, first.model) != claim.model and cached_tokens > start:
+            if models.get(block, first.model) not in (claim.model, NOBODY) and cached_tokens > start:
                 cross_model += min(cached_tokens, end) - start
-            if cached_tokens < end:
+            if cached_tokens < end and not (block in models and end == start + BLOCK_TOKENS == num_tokens):
                 models[block] = claim.model
-            if first is claim or block in models:
-                expected.pop(block, None)  # it is known now; or it was there already, and is nobody's
+            elif first is claim:
+                models.setdefault(block, NOBODY)
             if block in models:
                 models.move_to_end(block)
+                expected.pop(block, None)
         self._trim()
         return cross_model
 
@@ -74,15 +80,16 @@ class Bringers:
         """These blocks are there now. Of those that nobody has brought, this model is the bringer."""
         for block in blocks:
             self._expected.pop(block, None)
-            self._models.setdefault(block, model)
+            self._models[block] = self._models.get(block) or model
             self._models.move_to_end(block)
         self._trim()
 
     def withdraw(self, claim: "Claim") -> None:
-        """Nothing is expected of it any more."""
+        """Nothing is expected of it any more; what of it is there all the same is nobody's."""
         for block in claim.blocks:
             if self._expected.get(block) is claim:
                 del self._expected[block]
+                self._models[block] = NOBODY
 
     def _trim(self) -> None:
         for _ in range(len(self._models) - self._max_blocks):

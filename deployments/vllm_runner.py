@@ -1,4 +1,4 @@
-"""vLLM in a replica: the one file of `deployments` that drives `AsyncLLM` (vLLM 0.32)."""
+"""vLLM in a replica: all that starts, asks and ends its `AsyncLLM` (vLLM 0.32)."""
 
 import os
 import uuid

@@ -254,7 +254,7 @@ class Pipeline:
         """The decode replica had or has computed the prompt. What it had, it knows best: the router's index
         takes the end of a block for a block."""
         if frame.cached_tokens is not None:
-            request.trace.cached_tokens = frame.cached_tokens
+            request.trace.cached_tokens = min(frame.cached_tokens, len(request.token_ids))
             request.trace.cross_model_tokens = frame.cross_model_tokens
         if self._book is not None:
             self._book.prefilled(request.model, request.trace, frame.load)

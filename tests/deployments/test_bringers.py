@@ -63,15 +63,33 @@ def test_a_block_that_came_otherwise_is_nobodys() -> None:
     brought = Bringers()
     assert asked(brought, "math", 100) == 0
     assert asked(brought, "code", 100) == 0
-    assert len(brought) == 0
+
+
+def test_nor_is_it_anybodys_while_others_wait() -> None:
+    brought = Bringers()
+    with brought.claim("math", "kv", PROMPT) as math, brought.claim("math", "kv", PROMPT) as again:
+        assert math.found(96) == 0
+        with brought.claim("chat", "kv", PROMPT) as chat:
+            assert again.found(96) == 0
+            assert chat.found(96) == 0
 
 
 def test_what_failed_or_was_left_has_brought_nothing() -> None:
     brought = Bringers()
     with pytest.raises(TimeoutError), brought.claim("math", "kv", PROMPT):
         raise TimeoutError
-    assert len(brought) == 0
-    assert asked(brought, "code", 64) == 0
+    with brought.claim("chat", "kv", PROMPT) as chat:
+        assert asked(brought, "math", 64) == 0, "it may have left it behind itself"
+        assert chat.found(64) == 0
+    assert asked(brought, "code", 96) == 32, "what `chat` computed last"
+
+
+def test_a_last_block_that_is_computed_for_its_last_token_stays_whose_it_was() -> None:
+    brought, whole = Bringers(), tuple(range(128))
+    asked(brought, "math", 0, prompt=whole)
+    assert asked(brought, "code", 96, prompt=whole) == 96
+    assert asked(brought, "math", 128, prompt=(*whole, 1, 2)) == 0
+    assert asked(brought, "code", 128, prompt=(*whole, 1, 2)) == 128
 
 
 def test_whoever_computes_it_again_has_brought_it_from_then_on() -> None:

@@ -65,7 +65,7 @@ async def test_a_decode_replica_that_dies_with_16_streams_open(sim) -> None:
 
 
 async def test_a_prefill_replica_that_dies_while_it_computes(sim) -> None:
-    prompts = [prompt(n, length=1000) for n in range(12)]
+    prompts = [prompt(n, length=1000) for n in range(10)]
     asked = [asyncio.create_task(sim.post(model="mirror", prompt=ids, max_tokens=20)) for ids in prompts]
     busy: list[ReplicaStatus] = []
 

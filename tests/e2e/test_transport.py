@@ -190,4 +190,3 @@ async def test_the_ledger_closes(transport_cluster, client: AsyncOpenAI) -> None
     assert sum(f.admitted for f in saves) == sum(f.admitted for f in loads)
     failures = {kind for f in saves + loads for kind in f.failures}
     assert failures <= {"no_space", "expired"}, "saves that waited for room, requests that waited for a slot"
-    assert "expired" not in failures or sum(f.expired for f in saves)

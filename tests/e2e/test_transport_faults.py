@@ -19,7 +19,7 @@ import pytest
 from heliostat.status import ClusterStatus, ReplicaStatus
 from heliostat.wire import Role
 
-pytestmark = pytest.mark.transport
+pytestmark = [pytest.mark.transport, pytest.mark.timeout(1500)]
 
 HONEST_S = 5.0
 RESTART_S = 480.0
