@@ -3,8 +3,8 @@
     python examples/agents/make_agents.py                          what is missing in examples/agents/weights
     python examples/agents/make_agents.py --out DIR --only base    into DIR/weights, and nothing but this
 
-The specialists are ICaRus adapters on one base: they read one KV cache and write none. About a quarter of an
-hour of one core; the same seed gives the same weights on the same machine.
+The specialists are ICaRus adapters on one base: they read one KV cache and write none. Twenty minutes and
+more of one core; the same seed gives the same weights on the same machine.
 """
 
 import argparse
