@@ -255,7 +255,9 @@ async def test_up_deploy_change_under_load_down_and_nothing_left(
     deployed = await asyncio.to_thread(head.run, "deploy")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
 
-    async with httpx.AsyncClient(base_url=head.url, timeout=60) as http:
+    # An HAProxy that reads a new configuration closes connections that clients keep, also just as they ask.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=head.url, timeout=60, limits=limits) as http:
         prompt = list(range(60, 90))
         body = {
             "model": "home",
