@@ -2,9 +2,8 @@
 
 import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -40,15 +39,24 @@ class Bringers:
         """Blocks that are somebody's, or expected of somebody."""
         return len(self._models) + len(self._expected)
 
-    def claim(self, model: str, domain: str, token_ids: tuple[int, ...]) -> "Claim":
-        """A prompt has come for this model, for KV of that domain (`heliostat.wire.adapted_domain`)."""
-        blocks = chain(first_link(domain), token_ids, BLOCK_TOKENS)
-        claim = Claim(self, model, domain, token_ids, blocks)
-        for block in blocks:
+    @contextlib.contextmanager
+    def claim(self, model: str, domain: str, token_ids: tuple[int, ...]) -> Iterator["Claim"]:
+        """A prompt has come for this model, for KV of that domain (`heliostat.wire.adapted_domain`).
+
+        At the end nothing is expected of it any more; what it has left behind all the same is nobody's.
+        """
+        claim = Claim(self, model, domain, token_ids, chain(first_link(domain), token_ids, BLOCK_TOKENS))
+        for block in claim.blocks:
             if block not in self._models:
                 self._expected.setdefault(block, claim)
         self._trim()
-        return claim
+        try:
+            yield claim
+        finally:
+            for block in claim.blocks:
+                if self._expected.get(block) is claim:
+                    del self._expected[block]
+                    self._models[block] = NOBODY
 
     def removed(self, blocks: Iterable[int]) -> None:
         """The engine has dropped these blocks; whoever computes them again has brought them."""
@@ -84,13 +92,6 @@ class Bringers:
             self._models.move_to_end(block)
         self._trim()
 
-    def withdraw(self, claim: "Claim") -> None:
-        """Nothing is expected of it any more; what of it is there all the same is nobody's."""
-        for block in claim.blocks:
-            if self._expected.get(block) is claim:
-                del self._expected[block]
-                self._models[block] = NOBODY
-
     def _trim(self) -> None:
         for _ in range(len(self._models) - self._max_blocks):
             self._models.popitem(last=False)
@@ -98,42 +99,32 @@ class Bringers:
             self._expected.popitem(last=False)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Claim:
-    """One request's prompt in a replica, for a `with`; what failed or was left has brought nothing."""
+    """One request's prompt in a replica (`Bringers.claim`)."""
 
-    def __init__(
-        self, bringers: Bringers, model: str, domain: str, token_ids: tuple[int, ...], blocks: tuple[int, ...]
-    ) -> None:
-        self._bringers = bringers
-        self._domain = domain
-        self.model = model
-        self.token_ids = token_ids
-        self.blocks = blocks
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bringers.withdraw(self)
+    bringers: Bringers
+    model: str
+    domain: str
+    token_ids: tuple[int, ...]
+    blocks: tuple[int, ...]
 
     def found(self, cached_tokens: int) -> int:
         """The engine had the prompt's first `cached_tokens` tokens and computed the rest: how many of them
         another model has brought."""
-        return self._bringers.found(self, cached_tokens)
+        return self.bringers.found(self, cached_tokens)
 
     def loaded(self) -> None:
         """The prompt's KV has come with a ticket. What of it nobody has brought is this model's."""
-        self._bringers.wrote(self.model, self.blocks)
+        self.bringers.wrote(self.model, self.blocks)
 
     def generated(self, token_ids: Sequence[int]) -> None:
         """The engine has kept the KV of these tokens behind the prompt: this model's, too."""
         whole = len(self.token_ids) // BLOCK_TOKENS
-        parent = self.blocks[whole - 1] if whole else first_link(self._domain)
+        parent = self.blocks[whole - 1] if whole else first_link(self.domain)
         rest = (*self.token_ids[whole * BLOCK_TOKENS :], *token_ids)
         if token_ids:
-            self._bringers.wrote(self.model, chain(parent, rest, BLOCK_TOKENS))
+            self.bringers.wrote(self.model, chain(parent, rest, BLOCK_TOKENS))
 
 
 async def noted(

@@ -148,7 +148,7 @@ class PrefillReplica(_Replica):
         self._note(request, result)
         return self._identity.sign(result, request)
 
-    def _claim(self, request: PrefillRequest) -> Claim:
+    def _claim(self, request: PrefillRequest) -> contextlib.AbstractContextManager[Claim]:
         domain = adapted_domain(self._domain, request.adapter)
         return self._bringers.claim(request.model, domain, request.token_ids)
 

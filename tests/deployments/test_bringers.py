@@ -1,6 +1,7 @@
 """Who brought a cached block, also when several models ask for it at the same time, by way of any router."""
 
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 
 import pytest
 
@@ -131,10 +132,12 @@ def test_its_memory_is_bounded_and_keeps_what_is_used() -> None:
         prompt = (*system, *range(1000 * question, 1000 * question + 64))
         assert asked(brought, "code", 64, prompt=prompt) == 64
         assert len(brought) <= 8
-    claims = [brought.claim("code", "kv", tuple(range(start, start + 32))) for start in range(1000, 1100)]
-    assert len(brought) <= 2 * 8, "of those that compute, too"
-    for claim in claims:
-        claim.found(0)
+    with ExitStack() as stack:
+        prompts = [tuple(range(start, start + 32)) for start in range(1000, 1100)]
+        claims = [stack.enter_context(brought.claim("code", "kv", each)) for each in prompts]
+        assert len(brought) <= 2 * 8, "of those that compute, too"
+        for claim in claims:
+            claim.found(0)
     assert len(brought) == 8
 
 
