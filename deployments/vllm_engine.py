@@ -192,44 +192,39 @@ class VllmEngine:
         elif len(request.token_ids) > 1 and not self._config.pool.icarus:
             raise HandoffFailedError(f"{self._config.replica}: a prompt of several tokens needs a ticket")
         sampling = decode_sampling(request)
+        # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
+        # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
+        token_ids = [*request.token_ids, *request.generated]
+        unread = set(range(sampling.n))
+        tells_cached = ticket is None
         self._shares[request.model] += 1
         if ticket is not None:
             self._desk.admit(ticket)
         try:
-            async with aclosing(self._frames(request, ticket, sampling)) as frames:
-                async for frame in frames:
-                    yield frame
+            async with aclosing(self._vllm.run(request, token_ids, sampling, HandoffFailedError)) as outputs:
+                async for output in outputs:
+                    if any(sequence.finish_reason == "error" for sequence in output.outputs):
+                        raise self._failure(ticket)
+                    load_ms = self._note_load(ticket, unread, output) if ticket and unread else None
+                    cached_tokens = (output.num_cached_tokens or 0) if tells_cached else None
+                    tells_cached = False
+                    deltas = tuple(map(delta, output.outputs))
+                    yield TokenFrame(deltas, output.finished, self.load(), load_ms, cached_tokens)
         finally:
             self._shares[request.model] -= 1
             if ticket is not None:
                 self._desk.done(ticket)
 
-    async def _frames(
-        self, request: DecodeRequest, ticket: Ticket | None, sampling: SamplingParams
-    ) -> AsyncGenerator[TokenFrame, None]:
-        unread = set(range(sampling.n)) if ticket is not None else set()
-        tells_cached = ticket is None
-        # Tokens that a lost replica generated follow the prompt: this module runs x_N and them, and the
-        # connector loads the KV of x_1 … x_{N-1} as ever (rule 6).
-        token_ids = [*request.token_ids, *request.generated]
-        outputs = self._vllm.run(request, token_ids, sampling, HandoffFailedError)
-        async with aclosing(outputs):
-            async for output in outputs:
-                if any(sequence.finish_reason == "error" for sequence in output.outputs):
-                    raise self._failure(ticket)
-                load_ms = None
-                if ticket is not None and unread:
-                    if record := self._telemetry.claim(ticket.ticket_id):
-                        load_ms = record.ms
-                    unread -= {sequence.index for sequence in output.outputs}
-                    if not unread:
-                        # Each of the n sequences loads the KV by itself; once all have a token, nobody
-                        # needs its name.
-                        self._desk.admitted(ticket)
-                cached_tokens = (output.num_cached_tokens or 0) if tells_cached else None
-                tells_cached = False
-                deltas = tuple(map(delta, output.outputs))
-                yield TokenFrame(deltas, output.finished, self.load(), load_ms, cached_tokens)
+    def _note_load(self, ticket: Ticket, unread: set[int], output: RequestOutput) -> float | None:
+        """What the load took, ms, where it is known now. `unread` are the sequences without a token.
+
+        Each of the n sequences loads the KV by itself; once all have a token, nobody needs its name.
+        """
+        record = self._telemetry.claim(ticket.ticket_id)
+        unread -= {sequence.index for sequence in output.outputs}
+        if not unread:
+            self._desk.admitted(ticket)
+        return record.ms if record else None
 
     def _check_ticket(self, ticket: Ticket, request: DecodeRequest) -> None:
         digest = digest_tokens(request.token_ids[:-1], ticket.domain)
