@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served_cluster import free_port
+from served_cluster import connection_for_each, free_port
 
 from cluster.cli import main
 from cluster.serve_api import PATH, ServeApi
@@ -219,7 +219,5 @@ def load_class() -> type[Load]:
 
 @pytest.fixture
 async def http(head: Head) -> AsyncIterator[httpx.AsyncClient]:
-    # A kept connection may be closed by HAProxy, which is told of other routers, just as we send on it.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=head.url, timeout=60, limits=limits) as client:
+    async with connection_for_each(head.url) as client:
         yield client

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import yaml
+from served_cluster import connection_for_each
 
 from cluster.ports import claim_block, free_ports
 from cluster.serve_api import ServeApi
@@ -255,9 +255,7 @@ async def test_up_deploy_change_under_load_down_and_nothing_left(
     deployed = await asyncio.to_thread(head.run, "deploy")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
 
-    # An HAProxy that reads a new configuration closes connections that clients keep, also just as they ask.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=head.url, timeout=60, limits=limits) as http:
+    async with connection_for_each(head.url) as http:
         prompt = list(range(60, 90))
         body = {
             "model": "home",
